@@ -1,0 +1,1 @@
+"""The promises of Entrepot: ports that plugins implement, traits, errors, discovery."""
