@@ -37,7 +37,7 @@ class Ids(Protocol):
 # --- bus --------------------------------------------------------------------------------------
 
 
-class Unanswered(Exception):  # noqa: N818
+class Unanswered(Exception):
     """Nobody answered in time. The command may have been carried out: ask again, same ids."""
 
     def __init__(self, subject: str, reason: str) -> None:
@@ -82,7 +82,8 @@ class Bus(Protocol):
         in_flight_max: int = 64,
     ) -> AbstractAsyncContextManager[None]:
         """Answer one subject, up to `in_flight_max` at once. What the handler raises, and a body
-        that does not decode, is answered as `failure(error)`."""
+        that does not decode, is answered as `failure(error)`.
+        """
         ...
 
     async def publish(self, subject: str, message: Struct) -> None:
@@ -111,7 +112,8 @@ class Bus(Protocol):
     ) -> AbstractAsyncContextManager[None]:
         """Durable pull consumer. A batch is acknowledged after `handler` returned, again if it
         raised. A body of unknown tag or shape goes to `undecodable(subject, msg_id, body, why)`
-        (which parks it) and is then acknowledged."""
+        (which parks it) and is then acknowledged.
+        """
         ...
 
 
@@ -119,7 +121,7 @@ class OutboxEvent(Struct, frozen=True, kw_only=True):
     msg_id: str
     subject: str
     data: bytes
-    headers: dict[str, str] = {}  # noqa: RUF012
+    headers: dict[str, str] = {}
 
 
 # --- database ---------------------------------------------------------------------------------
@@ -127,7 +129,8 @@ class OutboxEvent(Struct, frozen=True, kw_only=True):
 
 class Table(Struct, frozen=True, kw_only=True):
     """How a row struct is kept: columns are its fields. Nested structs, dicts and tuples are
-    jsonb; StrEnum is text; datetime is timestamptz; bytes is bytea."""
+    jsonb; StrEnum is text; datetime is timestamptz; bytes is bytea.
+    """
 
     name: str
     key: str  # primary key field
@@ -144,7 +147,8 @@ RowT = TypeVar("RowT", bound=Row)
 
 class Transaction(Protocol):
     """All or nothing. Rows got with `lock` stay ours until the end. Emitted events commit with it:
-    agg_version is assigned per aggregate, msg_id is `<service>:<aggregate>:<agg_version>`."""
+    agg_version is assigned per aggregate, msg_id is `<service>:<aggregate>:<agg_version>`.
+    """
 
     async def get(self, kind: type[RowT], key: str, *, lock: bool = False) -> RowT | None: ...
 
@@ -159,7 +163,8 @@ class Transaction(Protocol):
         lock: bool = False,
     ) -> list[RowT]:
         """Rows whose columns equal `where` (a list, tuple or set value means "one of"), ordered by
-        key, beginning after key `after`."""
+        key, beginning after key `after`.
+        """
         ...
 
     async def put(self, row: Row) -> None:

@@ -101,9 +101,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
 )
 
 EVENTS: tuple[EventEntry, ...] = (
-    _event(
-        _r.MotionRequested, REGISTRY, "evt.registry.motion.{id}.requested", "ask.transfer_id"
-    ),
+    _event(_r.MotionRequested, REGISTRY, "evt.registry.motion.{id}.requested", "ask.transfer_id"),
     _event(_r.MotionCancelled, REGISTRY, "evt.registry.motion.{id}.cancelled", "transfer_id"),
     _event(_r.StoreChanged, REGISTRY, "evt.registry.store.{id}.changed", "store_id"),
     _event(_r.TemplateChanged, REGISTRY, "evt.registry.template.{id}.changed", "template_id"),

@@ -85,10 +85,10 @@ class Problem(Struct, frozen=True, kw_only=True, tag="problem.v1"):
     field: str | None = None
     hint: str = ""
     retryable: bool = False
-    facts: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults per instance
+    facts: dict[str, str] = {}
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not always an error
+class Refused(Exception):
     """Raise with fields; the text is derived. Travels as a `Problem`."""
 
     def __init__(

@@ -38,7 +38,8 @@ class UrlEnd(Struct, frozen=True, kw_only=True, tag="url"):
 
 class ObjectEnd(Struct, frozen=True, kw_only=True, tag="object"):
     """As a source: an object of the catalogue, with `stored` known. As a target: a key prefix;
-    the mover appends `<transfer id>.<epoch>`, so nothing is ever overwritten."""
+    the mover appends `<transfer id>.<epoch>`, so nothing is ever overwritten.
+    """
 
     store: StoreSpec
     prefix: str
@@ -194,7 +195,8 @@ class ProviderFact(Struct, frozen=True, kw_only=True):
 
 class RegisterMover(Struct, frozen=True, kw_only=True, tag="motion.mover.register.v1"):
     """Sent at start and every 15 s. A new `boot_id` under the same mover_id ends the claims of
-    the boot before it at once: that process is gone."""
+    the boot before it at once: that process is gone.
+    """
 
     mover_id: Id
     boot_id: Id
@@ -236,7 +238,7 @@ class Checkpointed(Struct, frozen=True, kw_only=True):
     key: str = ""
     resume: str | None = None
     parts: tuple[PartRecord, ...] = ()
-    facts: dict[str, Any] = {}  # noqa: RUF012 - mover's own notes: validators, inspection verdict
+    facts: dict[str, Any] = {}
 
 
 class Grant(Struct, frozen=True, kw_only=True):
@@ -275,7 +277,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True, tag="motion.checkpoint.v1"):
     parts: tuple[PartRecord, ...] = ()  # new ones only
     bytes_done: int = 0
     bytes_total: int | None = None
-    facts: dict[str, Any] = {}  # noqa: RUF012
+    facts: dict[str, Any] = {}
 
 
 class FinishWork(Struct, frozen=True, kw_only=True, tag="motion.finish.v1"):
