@@ -121,6 +121,46 @@ TELEMETRY: tuple[TelemetryEntry, ...] = (
     TelemetryEntry(message=_m.Bell, owner=MOTION, subject="bell.motion"),
 )
 
+GATEWAY, MOVER = "api-gateway", "mover"
+_MOVER_ASKS = (
+    _m.RegisterMover,
+    _m.ClaimWork,
+    _m.RenewLease,
+    _m.Checkpoint,
+    _m.FinishWork,
+    _m.ReleaseWork,
+)
+_CACHE_LEASING = (_c.AcquireLease, _c.RenewLease, _c.ReleaseLease, _c.ReportFill)
+_INTERNAL = {_r.SealCredentials, *_MOVER_ASKS, *_CACHE_LEASING}
+
+# Who may ask what of other services; NATS grants are generated from it, nothing else is allowed.
+ASKS: dict[str, tuple[type[Struct], ...]] = {
+    GATEWAY: tuple(entry.message for entry in COMMANDS if entry.message not in _INTERNAL),
+    REGISTRY: (),
+    MOTION: (_r.SealCredentials, *_CACHE_LEASING),
+    CACHE: (),
+    FLEET: (),
+    MOVER: _MOVER_ASKS,
+}
+
+# Who may publish and who may hear telemetry.
+TELLS: dict[str, tuple[type[Struct], ...]] = {
+    MOTION: (_m.TransferProgress, _f.LoadSample, _m.Bell),
+    MOVER: (_m.TransferProgress,),
+}
+HEARS: dict[str, tuple[type[Struct], ...]] = {
+    GATEWAY: (_m.TransferProgress,),
+    REGISTRY: (_m.TransferProgress,),
+    MOTION: (_m.TransferProgress, _m.Bell),
+    FLEET: (_f.LoadSample,),
+}
+
+# The event streams' branch each service publishes on; everybody may consume every event.
+EVENT_BRANCH: dict[str, str] = {
+    entry.owner: ".".join(entry.subject.split(".")[:2]) + ".>" for entry in EVENTS
+}
+CONSUMERS = (GATEWAY, REGISTRY, MOTION, CACHE, FLEET)
+
 _COMMANDS = {entry.message: entry for entry in COMMANDS}
 _EVENTS = {entry.message: entry for entry in EVENTS}
 _TELEMETRY = {entry.message: entry for entry in TELEMETRY}
