@@ -1,0 +1,15 @@
+"""What an operator can set; read from ENTREPOT_AUTOSCALER_* once."""
+
+from msgspec import Struct
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    nats_url: str
+    nats_nkey_file: str | None = None
+    database_url: str
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
+    pool_max: int = 4
+    drain_s: float = 20.0
+    log_level: str = "info"
+    decide_s: float = 5.0

@@ -1,0 +1,1 @@
+"""Placement policies that are arithmetic; each one file, found by entry point like a stranger's."""
