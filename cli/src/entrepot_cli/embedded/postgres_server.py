@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,23 @@ class PostgresServer:
         )
         return done.stdout.decode().strip()
 
+    def ensure_database(self, name: str, *, roles: Mapping[str, str] | None = None) -> None:
+        """The database, and for each service role -> schema a login role that owns that schema
+        and can do nothing else. Repeats safely.
+        """
+        known = self.psql(f"SELECT 1 FROM pg_database WHERE datname = '{_plain(name)}'")
+        if not known:
+            self.psql(f"CREATE DATABASE {_plain(name)}")
+            self.psql(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+            self.psql("REVOKE ALL ON SCHEMA public FROM PUBLIC", database=name)
+        for role, schema in (roles or {}).items():
+            if not self.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{_plain(role)}'"):
+                self.psql(f"CREATE ROLE {role} LOGIN")
+            self.psql(f"GRANT CONNECT ON DATABASE {name} TO {role}")
+            self.psql(
+                f"CREATE SCHEMA IF NOT EXISTS {_plain(schema)} AUTHORIZATION {role}", database=name
+            )
+
     def _ready(self) -> bool:
         probe = ["-h", str(self._socket_dir), "-p", str(_PORT), "-U", OWNER, "-d", "postgres"]
         done = subprocess.run(
@@ -200,6 +218,12 @@ def find_postgres(*, data_dir: Path, user: str | None) -> Path:
     )
 
 
+def _plain(name: str) -> str:
+    """Names are put into SQL as they are, so only plain ones."""
+    assert re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name), name
+    return name
+
+
 def _candidates() -> list[Path]:
     system = Path("/usr/lib/postgresql")
     found = sorted(
@@ -222,7 +246,8 @@ def _version(binary: Path, user: str | None) -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.decode().split()[2].split(".")[0]
+    words: list[str] = done.stdout.decode().split()
+    return words[2].split(".")[0]
 
 
 def _major_of(data_dir: Path) -> str | None:
