@@ -41,6 +41,7 @@ class Child:
         self._user = user
         self._on_fork = _bound_to_parent(death_signal) if die_with_parent else None
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -53,6 +54,7 @@ class Child:
 
     def start(self) -> None:
         assert not self.running, "started twice"
+        self._asked = False
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._argv,
@@ -81,11 +83,17 @@ class Child:
         """Ask to end, then make it end. Stopping a stopped child is fine."""
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.send_signal(stop_signal)
+        self.ask_stop(stop_signal)
         try:
             self._process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def ask_stop(self, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        """Begin to end; `stop` waits for it. Asking twice would be a second, harder signal."""
+        if self.running and not self._asked:
+            self._asked = True
+            self.signal(stop_signal)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

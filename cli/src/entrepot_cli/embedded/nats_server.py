@@ -37,6 +37,7 @@ class NatsServer:
         name: str = "entrepot",
         extra_config: str = "",
         die_with_parent: bool = False,
+        log_path: Path | None = None,
     ) -> None:
         self._folder = folder
         self._port = port
@@ -45,7 +46,7 @@ class NatsServer:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._child = Child(
             [str(find_nats_server()), "-c", str(folder / "nats.conf")],
-            log_path=folder / "nats.log",
+            log_path=log_path or folder / "nats.log",
             die_with_parent=die_with_parent,
         )
 
@@ -76,7 +77,9 @@ class NatsServer:
             max_file=_MAX_FILE,
             extra=self._extra,
         )
-        (self._folder / "nats.conf").write_text(text)
+        config = self._folder / "nats.conf"
+        config.touch(mode=0o600)  # it names who may do what
+        config.write_text(text)
         self._child.start()
         self._child.await_ready(self._ready, timeout_s=_START_S)
 

@@ -46,6 +46,7 @@ class PostgresServer:
         bin_dir: Path | None = None,
         settings: Mapping[str, str] | None = None,
         die_with_parent: bool = False,
+        log_path: Path | None = None,
     ) -> None:
         self._folder = folder.absolute()
         self._data, self._socket_dir = self._folder / "data", self._folder / "sock"
@@ -58,7 +59,7 @@ class PostgresServer:
                 *("-D", str(self._data), "-k", str(self._socket_dir), "-p", str(_PORT)),
                 *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
             ],
-            log_path=self._folder / "postgres.log",
+            log_path=log_path or self._folder / "postgres.log",
             env=_environment(),
             user=self._user,
             die_with_parent=die_with_parent,
@@ -76,6 +77,19 @@ class PostgresServer:
     @property
     def socket_dir(self) -> Path:
         return self._socket_dir
+
+    @property
+    def data_dir(self) -> Path:
+        return self._data
+
+    @property
+    def system_user(self) -> str:
+        """Name of the operating system's user the server runs as."""
+        return self._user or pwd.getpwuid(os.geteuid()).pw_name
+
+    @property
+    def ready(self) -> bool:
+        return self.running and self._ready()
 
     def dsn(self, *, role: str = OWNER, database: str = "postgres") -> str:
         return f"postgresql://{role}@/{database}?host={self._socket_dir}&port={_PORT}"
@@ -109,13 +123,15 @@ class PostgresServer:
         self.start()
 
     def psql(self, sql: str, *, database: str = "postgres") -> str:
-        """Run SQL as the owner, unaligned output; StartFailed with the server's words."""
+        """Run SQL as the owner, unaligned output; StartFailed with the server's words. It goes in
+        by stdin: arguments of a process, passwords in them, are everybody's to read.
+        """
         done = self._run(
             [
                 *("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
                 *("-h", str(self._socket_dir), "-p", str(_PORT), "-U", OWNER, "-d", database),
-                *("-c", sql),
-            ]
+            ],
+            stdin=sql,
         )
         return done.stdout.decode().strip()
 
@@ -123,13 +139,14 @@ class PostgresServer:
         """The database, and for each service role -> schema a login role that owns that schema
         and can do nothing else. Repeats safely.
         """
-        known = self.psql(f"SELECT 1 FROM pg_database WHERE datname = '{_plain(name)}'")
+        known = _plain(name) in self.psql("SELECT datname FROM pg_database").split()
         if not known:
             self.psql(f"CREATE DATABASE {_plain(name)}")
             self.psql(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
             self.psql("REVOKE ALL ON SCHEMA public FROM PUBLIC", database=name)
         for role, schema in (roles or {}).items():
-            if not self.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{_plain(role)}'"):
+            known = self.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{_plain(role)}'")  # noqa: S608
+            if not known:
                 self.psql(f"CREATE ROLE {role} LOGIN")
             self.psql(f"GRANT CONNECT ON DATABASE {name} TO {role}")
             self.psql(
@@ -172,9 +189,10 @@ class PostgresServer:
             ]
         )
 
-    def _run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             [str(self._bin / argv[0]), *argv[1:]],
+            input=stdin.encode(),
             check=False,
             capture_output=True,
             env=_environment(),
