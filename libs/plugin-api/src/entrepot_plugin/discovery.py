@@ -9,7 +9,7 @@ from entrepot_plugin.plugin import API_VERSION, StorePlugin
 STORES = "entrepot.stores"
 
 
-class PluginProblem(Exception):  # noqa: N818
+class PluginProblem(Exception):
     """A plugin set that cannot be started with; the text says which name and what to do."""
 
 

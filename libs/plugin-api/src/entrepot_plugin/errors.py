@@ -71,6 +71,12 @@ class ResumeLost(StoreError):
     retryable = True
 
 
+class PartsRefused(StoreError):
+    """Commit named parts that do not make up the object, or a part lies outside of it."""
+
+    retryable = False
+
+
 class CommitUnclear(StoreError):
     """Commit was sent and neither answer nor inspection tells whether it took effect."""
 

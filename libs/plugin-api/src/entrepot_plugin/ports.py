@@ -62,7 +62,9 @@ class PartWriter(Protocol):
         ...
 
     async def parts(self) -> Sequence[PartReceipt]:
-        """Parts the target holds now, all pages, ascending. Targets that cannot tell return ()."""
+        """Parts the target holds now, all pages, ascending. Targets without the trait `lists_parts`
+        return (): their receipts are durable, so the caller's own records decide.
+        """
         ...
 
     async def commit(self, parts: Sequence[PartReceipt], size_bytes: int) -> ObjectStat:
@@ -91,15 +93,20 @@ class ObjectStore(Protocol):
 
     def read(self, key: str, start: int, end: int) -> AsyncIterator[Buffer]:
         """Bytes [start, end) in order, at most 1 MiB a chunk, exactly end-start of them or an
-        error: a short body is Unreachable. Raises ObjectMissing."""
+        error: a short body is Unreachable. Raises ObjectMissing.
+        """
         ...
 
     async def begin(self, key: str, size_bytes: int | None, resume: str | None) -> PartWriter:
-        """Start or resume an upload. Raises ResumeLost when `resume` is unknown here."""
+        """Start or resume an upload. Raises ResumeLost when `resume` is unknown here, and that is
+        also so after its commit took effect: `stat(key)` tells the two apart.
+        """
         ...
 
     async def put(self, key: str, data: bytes) -> ObjectStat:
-        """A small object (<= 64 MiB) in one atomic step; the same key and data may be put twice."""
+        """A small object (<= 64 MiB) in one atomic step; the same key and data may be put twice.
+        Readers see the whole old or the whole new bytes.
+        """
         ...
 
     def list(self, prefix: str) -> AsyncIterator[ObjectStat]:
@@ -112,7 +119,8 @@ class ObjectStore(Protocol):
 
     async def probe(self) -> ProbeReport:
         """Write, read back, range-read, list and delete a canary; name each failing step and its
-        remedy. Never raises for a broken store: that is what the report says."""
+        remedy. Never raises for a broken store: that is what the report says.
+        """
         ...
 
 
@@ -160,7 +168,8 @@ class VolumeReader(Protocol):
 
     async def extents(self, align: int) -> Sequence[tuple[int, int]]:
         """Ascending (offset, length) of what may hold data; widened to `align`, merged, cut at the
-        end. Everything else reads as zeros."""
+        end. Everything else reads as zeros.
+        """
         ...
 
     def pread(self, offset: int, length: int) -> bytes:
@@ -179,7 +188,8 @@ class VolumeStore(Protocol):
         self, volume: VolumeRef, *, size_bytes: int, token: str, resume: str | None
     ) -> PartWriter:
         """Write a volume's container bytes; `size_bytes` is their length, holes included.
-        `token` (transfer and epoch) keeps rivals apart; commit publishes only if no other did."""
+        `token` (transfer and epoch) keeps rivals apart; commit publishes only if no other did.
+        """
         ...
 
     async def stat(self, volume: VolumeRef) -> VolumeStat:

@@ -17,6 +17,7 @@ class StoreTraits(Struct, frozen=True, kw_only=True):
     part_bytes_min: int = 1
     part_bytes_max: int = 5 << 30
     parts_max: int = 10_000
+    lists_parts: bool = False  # PartWriter.parts() tells what the store holds
     parts_equal: bool = False  # all parts but the last must have one length
     shares_links: bool = False
     copies_inside: bool = False
