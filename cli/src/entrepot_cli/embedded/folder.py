@@ -130,6 +130,9 @@ class DataFolder:
         except (OSError, msgspec.DecodeError):
             return None
 
+    def announce(self, endpoints: Endpoints) -> None:
+        write_private(self.endpoints_path, msgspec.json.encode(endpoints).decode())
+
     # --- ports ---
 
     def ports(self, names: Sequence[str]) -> dict[str, int]:

@@ -1,0 +1,172 @@
+"""`entrepot up`, `down` and `status`: the embedded stack as an operator sees it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import structlog
+
+from entrepot_chassis.clock import SystemClock
+from entrepot_cli.embedded.child import StartFailed
+from entrepot_cli.embedded.folder import DataFolder, Occupied, ProcessMark, default_root
+from entrepot_cli.embedded.stack import Plan, Stack
+from entrepot_cli.embedded.supervisor import stop_on_signals
+from entrepot_cli.embedded.takeover import end, end_leftovers
+from entrepot_cli.embedded.units import answers_ready
+
+SUPERVISOR = "supervisor"
+DETACH_READY_S = 180.0
+DOWN_S = 120.0
+POLL_S = 0.1
+MIB = 1 << 20
+
+
+def up(
+    *,
+    data: Path | None = None,
+    movers: int = 1,
+    port: int | None = None,
+    detach: bool = False,
+) -> None:
+    """Run everything on this machine: nats-server, PostgreSQL, the five services and movers.
+
+    Stays in the foreground until Ctrl-C or SIGTERM, then drains and leaves nothing running.
+
+    Parameters
+    ----------
+    data: folder of all data, secrets and logs; the same folder again finds everything again.
+    movers: how many movers to run.
+    port: port of the API on 127.0.0.1; default: the one of the last run, or a free one.
+    detach: return when it is ready and leave it running; stop it with `entrepot down`.
+    """
+    folder = DataFolder(data or default_root())
+    if detach:
+        _up_detached(folder, movers=movers, port=port)
+        return
+    folder.prepare()
+    try:
+        with folder.locked():
+            _run(folder, Plan(movers=movers, port=port))
+    except (Occupied, StartFailed) as err:
+        _fail(str(err))
+
+
+def _run(folder: DataFolder, plan: Plan) -> None:
+    _log_to(folder)
+    log = structlog.get_logger(SUPERVISOR)
+    if leftovers := end_leftovers(folder):
+        log.warning("takeover.ended", processes=leftovers)
+        print(f"ended what a killed run left behind: {', '.join(leftovers)}", flush=True)
+    folder.mark(SUPERVISOR, os.getpid())
+    stack = Stack(folder, plan, clock=SystemClock())
+    stop_on_signals(stack.supervisor)
+    try:
+        stack.start()
+        _introduce(folder, stack.api_url, stack.admin_key_file)
+        stack.supervisor.watch()
+        print("stopping", flush=True)
+    except StartFailed:
+        if not stack.supervisor.stopping:
+            raise
+    finally:
+        stack.stop()
+        folder.unmark(SUPERVISOR)
+        log.info("supervisor.stopped")
+
+
+def _introduce(folder: DataFolder, api: str, admin_key_file: Path) -> None:
+    print(
+        f"Entrepot is up.\n"
+        f"  API        {api}/v1\n"
+        f"  admin key  {admin_key_file}\n"
+        f"  logs       {folder.log}\n"
+        f"  stop       entrepot down --data {folder.root}\n"
+        f"  try        export ENTREPOT_URL={api} ENTREPOT_KEY_FILE={admin_key_file}; "
+        f"entrepot zone list",
+        flush=True,
+    )
+
+
+def _log_to(folder: DataFolder) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=folder.log_of(SUPERVISOR).open("a")),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _up_detached(folder: DataFolder, *, movers: int, port: int | None) -> None:
+    folder.prepare()
+    argv = [sys.executable, "-m", "entrepot_cli", "up", "--data", str(folder.root)]
+    argv += ["--movers", str(movers)] + (["--port", str(port)] if port is not None else [])
+    output = folder.log_of("up")
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    clock = SystemClock()
+    deadline_s = clock.monotonic() + DETACH_READY_S
+    while clock.monotonic() < deadline_s:
+        found = folder.endpoints()
+        if found is not None and found.supervisor == process.pid:
+            print(output.read_text(), end="")
+            return
+        try:
+            process.wait(timeout=POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+        _fail(output.read_text().strip())
+    process.send_signal(signal.SIGTERM)
+    _fail(f"not ready after {DETACH_READY_S:.0f} s; see {folder.log}")
+
+
+def down(*, data: Path | None = None) -> None:
+    """Stop the stack of a data folder: drain, then leave nothing running. Its data stays."""
+    folder = DataFolder(data or default_root())
+    mark = folder.marked(SUPERVISOR)
+    ended = mark is not None and end(mark, stop_signal=signal.SIGTERM, gentle_s=DOWN_S)
+    leftovers = end_leftovers(folder)
+    print("stopped" if ended or leftovers else "nothing was running")
+
+
+def status(*, data: Path | None = None) -> None:
+    """What runs in a data folder: pid, readiness, memory and age of every process."""
+    folder = DataFolder(data or default_root())
+    marks = folder.all_marked()
+    endpoints = folder.endpoints()
+    print(f"API {endpoints.api}" if endpoints else "not ready")
+    for name, mark in marks.items():
+        url = endpoints.health.get(name) if endpoints else None
+        print(f"{name:16} {_describe(mark, url)}")
+    if endpoints is None:
+        raise SystemExit(1)
+
+
+def _describe(mark: ProcessMark, health_url: str | None) -> str:
+    process = mark.process()
+    if process is None:
+        return "dead"
+    try:
+        memory = process.memory_info().rss / MIB
+        ready = "" if health_url is None else _readiness(health_url)
+    except psutil.NoSuchProcess:
+        return "dead"
+    return f"pid {mark.pid:<8} {memory:6.0f} MiB  {ready}"
+
+
+def _readiness(health_url: str) -> str:
+    return "ready" if answers_ready(int(health_url.rsplit(":", 1)[1])) else "not ready"
+
+
+def _fail(reason: str) -> NoReturn:
+    print(f"entrepot: {reason}", file=sys.stderr)
+    raise SystemExit(1)
