@@ -1,0 +1,1 @@
+"""Pure rules: what may be, where things go, who may see them. Nothing here awaits."""
