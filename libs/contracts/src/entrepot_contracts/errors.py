@@ -13,6 +13,7 @@ class Code(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"  # said by the gateway only
     CONFLICT = "conflict"
     IN_USE = "in_use"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
@@ -51,6 +52,7 @@ _STATUS: dict[Code, HTTPStatus] = {
     Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     Code.FORBIDDEN: HTTPStatus.FORBIDDEN,
     Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
     Code.OBJECT_MISSING: HTTPStatus.NOT_FOUND,
     Code.CONFLICT: HTTPStatus.CONFLICT,
     Code.IN_USE: HTTPStatus.CONFLICT,
