@@ -1,0 +1,100 @@
+"""The only composition root: what is opened, in order; leaving it drains in reverse."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from api_gateway.accounts import Accounts
+from api_gateway.bootstrap import first_admin
+from api_gateway.edge import Edge
+from api_gateway.events import KINDS, EventRing
+from api_gateway.idempotency import Once
+from api_gateway.links import LinkOpener
+from api_gateway.listening import listening
+from api_gateway.operations.operation import Desk
+from api_gateway.rest.face import Face
+from api_gateway.rest.site import site
+from api_gateway.rest.watch import Watch
+from api_gateway.settings import Settings
+from entrepot_chassis import bus, health, lifecycle, postgres, seal, work
+from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ports import Bus, Database
+from entrepot_contracts.catalog import event_of, telemetry_of
+from entrepot_contracts.motion import TransferProgress
+
+SERVICE = "api-gateway"
+SCHEMA = "api_gateway"
+SWEEP_S = 600.0
+
+
+async def run(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            postgres.open_database(
+                settings.database_url, service=SERVICE, schema=SCHEMA, pool_max=settings.pool_max
+            )
+        )
+        nats = await stack.enter_async_context(
+            bus.connect(
+                settings.nats_url,
+                name=SERVICE,
+                nkey_file=settings.nats_nkey_file,
+                drain_s=settings.drain_s,
+            )
+        )
+        probe = await stack.enter_async_context(
+            health.serve(
+                settings.health_host,
+                settings.health_port,
+                pings={"postgres": database.ping, "nats": nats.ping},
+            )
+        )
+        if settings.admin_key_file:
+            async with database.advisory_lock("bootstrap"):
+                accounts = Accounts(database, entropy=secrets.token_bytes)
+                await first_admin(accounts, ids=SystemIds(), key_file=Path(settings.admin_key_file))
+        await stack.enter_async_context(serving(settings, database=database, nats=nats))
+        await lifecycle.until_stopped(probe)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, *, database: Database, nats: Bus) -> AsyncIterator[int]:
+    """The HTTP side over a database and a bus; yields its port."""
+    clock, ids = SystemClock(), SystemIds()
+    accounts = Accounts(database, entropy=secrets.token_bytes)
+    once = Once(database, ids=ids)
+    desk = Desk(
+        bus=nats,
+        accounts=accounts,
+        links=LinkOpener(seal.KeyPair.load_or_make(settings.seal_key_file)),
+        clock=clock,
+        seal=seal.seal,
+    )
+    ring = EventRing(watchers_max=settings.watchers_max)
+    app = site(
+        face=Face(desk, once=once, ids=ids),
+        watch=Watch(ring, accounts, keep_alive_s=settings.keep_alive_s),
+    )
+    async with AsyncExitStack() as stack:
+        # Every gateway hears every event: its watchers may sit on any of them.
+        for kind in KINDS:
+            subject = event_of(kind).subject.replace("{id}", "*")
+            await stack.enter_async_context(nats.listen(subject, kind, ring.changed))
+        await stack.enter_async_context(
+            nats.listen(telemetry_of(TransferProgress).subject, TransferProgress, ring.progressed)
+        )
+        await stack.enter_async_context(
+            work.periodic("forget-http-once", SWEEP_S, once.sweep, clock=clock)
+        )
+        port = await stack.enter_async_context(
+            listening(
+                Edge(app, service=SERVICE, clock=clock, ids=ids),
+                host=settings.http_host,
+                port=settings.http_port,
+                connections_max=settings.connections_max,
+                drain_s=settings.drain_s,
+            )
+        )
+        stack.callback(ring.close)
+        yield port

@@ -1,0 +1,108 @@
+"""Operations on templates, volumes and snapshots."""
+
+from msgspec import Struct
+
+from api_gateway.operations.operation import Call, Operation, forwarded
+from entrepot_contracts import registry
+from entrepot_contracts.ids import Id
+from entrepot_contracts.registry import Accepted, ExpiresS, ExtractTemplate
+
+
+class ExtractTemplateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    template_id: Id
+    zone_id: Id | None = None
+    expires_s: ExpiresS = 3600
+
+
+async def _extract(call: Call, want: ExtractTemplateRequest) -> Accepted:
+    command = ExtractTemplate(
+        actor=call.actor,
+        template_id=want.template_id,
+        job_id=call.ids.new(),
+        seal_to=call.desk.links.public_key,
+        zone_id=want.zone_id,
+        expires_s=want.expires_s,
+    )
+    return await call.ask(command, Accepted)
+
+
+_TEMPLATES: tuple[Operation, ...] = (
+    forwarded(
+        "template.register",
+        "Register a template from an http(s) URL: one copy for the region, or one per zone.",
+        registry.RegisterTemplate,
+        says=("name", "url", "format", "scope", "zone_ids", "checksum", "public"),
+        minted=("template_id", "job_id"),
+    ),
+    forwarded(
+        "template.list",
+        "Own and public templates, with their copies.",
+        registry.ListTemplates,
+        says=("page",),
+    ),
+    forwarded(
+        "template.get",
+        "One template, with its copies.",
+        registry.GetTemplate,
+        says=("template_id",),
+    ),
+    forwarded(
+        "template.delete",
+        "Delete a template and its copies.",
+        registry.DeleteTemplate,
+        says=("template_id",),
+        minted=("job_id",),
+    ),
+    Operation(
+        name="template.extract",
+        summary="Make an expiring link to the template's bytes; the job shows it to its owner.",
+        request=ExtractTemplateRequest,
+        reply=Accepted,
+        run=_extract,
+    ),
+)
+
+_VOLUMES: tuple[Operation, ...] = (
+    forwarded(
+        "volume.create",
+        "Create a volume from a template, from a snapshot, or blank with size_bytes.",
+        registry.CreateVolume,
+        says=("name", "zone_id", "store_id", "template_id", "snapshot_id", "size_bytes"),
+        minted=("volume_id", "job_id"),
+    ),
+    forwarded("volume.list", "Own volumes.", registry.ListVolumes, says=("page",)),
+    forwarded("volume.get", "One volume.", registry.GetVolume, says=("volume_id",)),
+    forwarded(
+        "volume.delete",
+        "Delete a volume.",
+        registry.DeleteVolume,
+        says=("volume_id",),
+        minted=("job_id",),
+    ),
+)
+
+_SNAPSHOTS: tuple[Operation, ...] = (
+    forwarded(
+        "snapshot.create",
+        "Pin a volume's generation and back it up to an image store.",
+        registry.CreateSnapshot,
+        says=("volume_id", "name", "store_id"),
+        minted=("snapshot_id", "job_id"),
+    ),
+    forwarded("snapshot.list", "Own snapshots.", registry.ListSnapshots, says=("page",)),
+    forwarded(
+        "snapshot.get",
+        "One snapshot, with its copies.",
+        registry.GetSnapshot,
+        says=("snapshot_id",),
+    ),
+    forwarded(
+        "snapshot.delete",
+        "Delete a snapshot and its copies.",
+        registry.DeleteSnapshot,
+        says=("snapshot_id",),
+        minted=("job_id",),
+    ),
+)
+
+OPERATIONS: tuple[Operation, ...] = (*_TEMPLATES, *_VOLUMES, *_SNAPSHOTS)

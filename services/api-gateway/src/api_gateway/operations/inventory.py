@@ -1,0 +1,113 @@
+"""Operations on zones, providers, stores and settings."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from api_gateway.operations.operation import Call, Operation, forwarded
+from entrepot_contracts import registry
+from entrepot_contracts.ids import Id
+from entrepot_contracts.registry import Accepted, AddStore, GetSealingKey, SealingKey
+from entrepot_contracts.values import Name, Role, Sealed, StoreRole
+
+Config = Annotated[
+    dict[str, Any],
+    Meta(
+        description="The provider's settings, secrets included; see GET /v1/providers for its "
+        "schema. It travels sealed to the registry and its secrets are never shown again."
+    ),
+]
+
+
+class AddStoreRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Name
+    provider: Name
+    config: Config
+    zone_id: Id | None = None
+    region: Name = "default"
+    read_only: bool = False
+
+
+def _adding(role: StoreRole) -> Operation:
+    async def run(call: Call, want: AddStoreRequest) -> Accepted:
+        # Asked every time: stores are added rarely, and a remembered key outlives its registry.
+        key = await call.ask(GetSealingKey(), SealingKey)
+        details = Sealed(
+            recipient=key.public_key,
+            box=call.desk.seal(key.public_key, msgspec.json.encode(want.config)),
+        )
+        command = AddStore(
+            actor=call.actor,
+            store_id=call.ids.new(),
+            job_id=call.ids.new(),
+            role=role,
+            name=want.name,
+            provider=want.provider,
+            details=details,
+            zone_id=want.zone_id,
+            region=want.region,
+            read_only=want.read_only,
+        )
+        return await call.ask(command, Accepted)
+
+    return Operation(
+        name=f"{role}_store.add",
+        summary=f"Add a store for the role {role}; it is up once a mover has probed it.",
+        request=AddStoreRequest,
+        reply=Accepted,
+        run=run,
+        role=Role.ADMIN,
+    )
+
+
+def _listing(role: StoreRole) -> Operation:
+    return forwarded(
+        f"{role}_store.list",
+        f"The stores of the role {role}.",
+        registry.ListStores,
+        says=("page",),
+        fixed={"role": role},
+        role=Role.ADMIN,
+    )
+
+
+def _deleting(role: StoreRole) -> Operation:
+    return forwarded(
+        f"{role}_store.delete",
+        "Remove a store; refused with code in_use while anything lives there.",
+        registry.DeleteStore,
+        says=("store_id",),
+        role=Role.ADMIN,
+    )
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    forwarded(
+        "zone.create",
+        "Create a zone.",
+        registry.CreateZone,
+        says=("name", "region"),
+        minted=("zone_id",),
+        role=Role.ADMIN,
+    ),
+    forwarded("zone.list", "All zones.", registry.ListZones, says=("page",)),
+    forwarded(
+        "provider.list",
+        "Store providers as movers announced them, with the schema of their settings.",
+        registry.ListProviders,
+    ),
+    *(
+        make(role)
+        for role in (StoreRole.IMAGE, StoreRole.PRIMARY)
+        for make in (_adding, _listing, _deleting)
+    ),
+    forwarded("setting.list", "All settings.", registry.GetSettings, role=Role.ADMIN),
+    forwarded(
+        "setting.put",
+        "Change a setting.",
+        registry.PutSetting,
+        says=("name", "value"),
+        role=Role.ADMIN,
+    ),
+)

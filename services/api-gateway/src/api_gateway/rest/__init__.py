@@ -1,0 +1,1 @@
+"""The `/v1` face: plain REST resources over the operations."""
