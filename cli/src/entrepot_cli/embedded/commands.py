@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import psutil
 import structlog
+from cyclopts import Parameter
 
 from entrepot_chassis.clock import SystemClock
 from entrepot_cli.embedded.child import StartFailed
@@ -25,23 +26,27 @@ POLL_S = 0.1
 MIB = 1 << 20
 
 
+DataOption = Annotated[
+    Path | None,
+    Parameter(help="folder of all data, secrets and logs; found again by the next start"),
+]
+
+
 def up(
     *,
-    data: Path | None = None,
-    movers: int = 1,
-    port: int | None = None,
-    detach: bool = False,
+    data: DataOption = None,
+    movers: Annotated[int, Parameter(help="how many movers to run")] = 1,
+    port: Annotated[
+        int | None,
+        Parameter(help="of the API on 127.0.0.1; default: that of the last run, or a free one"),
+    ] = None,
+    detach: Annotated[
+        bool, Parameter(help="return when all is ready; `entrepot down` stops it")
+    ] = False,
 ) -> None:
     """Run everything on this machine: nats-server, PostgreSQL, the five services and movers.
 
     Stays in the foreground until Ctrl-C or SIGTERM, then drains and leaves nothing running.
-
-    Parameters
-    ----------
-    data: folder of all data, secrets and logs; the same folder again finds everything again.
-    movers: how many movers to run.
-    port: port of the API on 127.0.0.1; default: the one of the last run, or a free one.
-    detach: return when it is ready and leave it running; stop it with `entrepot down`.
     """
     folder = DataFolder(data or default_root())
     if detach:
@@ -129,7 +134,7 @@ def _up_detached(folder: DataFolder, *, movers: int, port: int | None) -> None:
     _fail(f"not ready after {DETACH_READY_S:.0f} s; see {folder.log}")
 
 
-def down(*, data: Path | None = None) -> None:
+def down(*, data: DataOption = None) -> None:
     """Stop the stack of a data folder: drain, then leave nothing running. Its data stays."""
     folder = DataFolder(data or default_root())
     mark = folder.marked(SUPERVISOR)
@@ -138,7 +143,7 @@ def down(*, data: Path | None = None) -> None:
     print("stopped" if ended or leftovers else "nothing was running")
 
 
-def status(*, data: Path | None = None) -> None:
+def status(*, data: DataOption = None) -> None:
     """What runs in a data folder: pid, readiness, memory and age of every process."""
     folder = DataFolder(data or default_root())
     marks = folder.all_marked()

@@ -30,11 +30,12 @@ def grant_of(service: str) -> Grant:
     asks = (catalog.command_of(message).subject for message in catalog.ASKS[service])
     tells = (catalog.telemetry_of(message).subject for message in catalog.TELLS.get(service, ()))
     hears = (catalog.telemetry_of(message).subject for message in catalog.HEARS.get(service, ()))
+    watches = (catalog.event_of(message).pattern for message in catalog.WATCHES.get(service, ()))
     # "subject queue": only as a member of its own group may an owner listen to its commands.
     answers = (f"{entry.subject} {service}" for entry in catalog.commands_of_owner(service))
     return Grant(
         publish=(*asks, *tells, *_event_publishing(service), *_consuming(service)),
-        subscribe=(*answers, *hears, f"_INBOX_{service}.>"),
+        subscribe=(*answers, *hears, *watches, f"_INBOX_{service}.>"),
     )
 
 
@@ -51,6 +52,8 @@ def _consuming(service: str) -> tuple[str, ...]:
     return (
         "$JS.API.INFO",
         f"$JS.API.STREAM.INFO.{stream}",
+        # Only makes what is missing, after a broker lost its store; changing is another subject.
+        f"$JS.API.STREAM.CREATE.{stream}",
         f"$JS.API.CONSUMER.CREATE.{own}",
         f"$JS.API.CONSUMER.CREATE.{own}.>",
         f"$JS.API.CONSUMER.DURABLE.CREATE.{own}",

@@ -152,7 +152,7 @@ class Stack:
             return {
                 "HTTP_PORT": str(self._ports["api"]),
                 "ADMIN_KEY_FILE": str(self.admin_key_file),
-                "STATE_DIR": str(self._folder.state(name)),
+                "SEAL_KEY_FILE": str(self._folder.secrets / "gateway-seal.key"),
             }
         return {}
 
