@@ -25,6 +25,11 @@ class EventEntry(Struct, frozen=True, kw_only=True):
     subject: str
     key: str  # attribute path of the aggregate id
 
+    @property
+    def pattern(self) -> str:
+        """Subject of these events of every aggregate."""
+        return self.subject.replace("{id}", "*")
+
     def subject_for(self, message: Struct) -> str:
         value: object = message
         for part in self.key.split("."):
@@ -153,6 +158,12 @@ HEARS: dict[str, tuple[type[Struct], ...]] = {
     REGISTRY: (_m.TransferProgress,),
     MOTION: (_m.TransferProgress, _m.Bell),
     FLEET: (_f.LoadSample,),
+}
+
+# Who may also hear events as they are published (core subscription, nothing kept): live views,
+# where every instance must hear everything and what was missed is listed again.
+WATCHES: dict[str, tuple[type[Struct], ...]] = {
+    GATEWAY: (_r.JobChanged, _r.TemplateChanged, _r.VolumeChanged, _r.SnapshotChanged),
 }
 
 # The event streams' branch each service publishes on; everybody may consume every event.
