@@ -169,8 +169,8 @@ def sync(uv: Path, env: dict[str, str]) -> None:
 
 def prepare_swift(uv: Path, env: dict[str, str]) -> None:
     """OpenStack Swift, the real S3 server of demo and tests, lives in its own environment."""
-    run(ROOT / ".venv" / "bin" / "python", "-m", "entrepot_testkit.swift", "install",
-        env={**env, "ENTREPOT_UV": str(uv)})
+    code = "from entrepot_testkit.swift_venv import ensure_swift_venv; ensure_swift_venv()"
+    run(ROOT / ".venv" / "bin" / "python", "-c", code, env={**env, "UV": str(uv)})
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ async def test_each_may_do_all_that_the_catalogue_gives_it(server, seeds, name):
             await client.subscribe(catalog.telemetry_of(message).subject)
         for message in catalog.WATCHES.get(name, ()):
             await client.subscribe(catalog.event_of(message).pattern)
+        for message in catalog.WATCHES.get(name, ()):
+            await client.subscribe(catalog.event_of(message).pattern)
         for message in catalog.ASKS[name]:
             await client.publish(catalog.command_of(message).subject, b"")
         for entry in catalog.EVENTS:

@@ -31,6 +31,7 @@ def grant_of(service: str) -> Grant:
     tells = (catalog.telemetry_of(message).subject for message in catalog.TELLS.get(service, ()))
     hears = (catalog.telemetry_of(message).subject for message in catalog.HEARS.get(service, ()))
     watches = (catalog.event_of(message).pattern for message in catalog.WATCHES.get(service, ()))
+    watches = (catalog.event_of(message).pattern for message in catalog.WATCHES.get(service, ()))
     # "subject queue": only as a member of its own group may an owner listen to its commands.
     answers = (f"{entry.subject} {service}" for entry in catalog.commands_of_owner(service))
     return Grant(
