@@ -1,6 +1,5 @@
 """A private PostgreSQL on a unix socket: find the binaries, initdb, start, kill, make roles."""
 
-import importlib.util
 import os
 import pwd
 import re
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from entrepot_cli.embedded.child import Child, StartFailed, drop_to
+from entrepot_cli.embedded.postgres_wheel import copied_bin, wheel_bin
 
 OWNER = "entrepot"  # the superuser initdb makes; trusted on the socket of a 0700 folder
 _PORT = 5432  # only the name of the socket file; nothing listens on TCP
@@ -229,6 +229,11 @@ def find_postgres(*, data_dir: Path, user: str | None) -> Path:
             refused.append(str(folder))
             continue
         return folder
+    wheel = wheel_bin()
+    if user is not None and wheel is not None:  # there, but closed to the server's user
+        version = _version(wheel / "postgres", None)
+        if version is not None and wanted in (None, version):
+            return copied_bin(wheel, data_dir.parent / "programs")
     need = f" of version {wanted}" if wanted else ""
     raise StartFailed(
         f"no usable PostgreSQL{need} (tried {', '.join(refused) or 'nothing'}): install the "
@@ -251,9 +256,9 @@ def _candidates() -> list[Path]:
     on_path = shutil.which("postgres")
     if on_path is not None:
         found.append(Path(on_path).resolve().parent)
-    spec = importlib.util.find_spec("pgserver")  # found, not imported: its import does things
-    if spec is not None and spec.submodule_search_locations:
-        found.append(Path(spec.submodule_search_locations[0]) / "pginstall" / "bin")
+    wheel = wheel_bin()
+    if wheel is not None:
+        found.append(wheel)
     return [path for path in dict.fromkeys(found) if (path / "initdb").exists()]
 
 
