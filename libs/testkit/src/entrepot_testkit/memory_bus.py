@@ -8,7 +8,7 @@ late, events come back after they were acknowledged, and a publish that failed w
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import reduce
 from operator import or_
 from typing import Any, TypeVar
@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from entrepot_chassis.ports import BatchHandler, Delivered, Handler, OutboxEvent, Unanswered
+from entrepot_chassis.ports import (
+    BatchHandler,
+    Delivered,
+    Handler,
+    OutboxEvent,
+    SomeFailed,
+    StreamMark,
+    TransactionConflict,
+    Unanswered,
+)
 from entrepot_testkit.fate import CALM, Fate
 from entrepot_testkit.memory_stream import MemoryStream, StoredEvent, subject_matches
 from entrepot_testkit.sim_loop import LIFE, note
@@ -25,6 +34,8 @@ from entrepot_testkit.sim_process import Incarnation, Killed
 T = TypeVar("T")
 
 DRAIN_S = 20.0
+PATIENCE_S = 0.1
+CONFLICT_TRIES = 3
 
 
 class BusDown(ConnectionError):
@@ -49,11 +60,13 @@ class MemoryBroker:
         """The whole event store is gone: events, consumers, dedupe window."""
         self.stream.wipe()
 
-    def later(self, callback: Callable[[], None]) -> None:
+    def later(self, callback: Callable[[], None], *, extra_s: float = 0.0) -> None:
         """After the delay of the wire, in nobody's name."""
         context = contextvars.copy_context()
         context.run(LIFE.set, None)
-        asyncio.get_running_loop().call_later(self.fate.delay_s(), callback, context=context)
+        asyncio.get_running_loop().call_later(
+            extra_s + self.fate.delay_s(), callback, context=context
+        )
 
     def spawn(self, life: Incarnation | None, coro: Any, name: str) -> "asyncio.Task[Any]":
         if life is not None:
@@ -87,10 +100,11 @@ class MemoryBus:
         self._check()
         fate, body = self.broker.fate, msgspec.json.encode(message)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        deadline = asyncio.get_running_loop().time() + timeout_s
         if not fate.strikes("request_lost", subject):
-            self.broker.later(lambda: self._arrive(subject, body, answer))
+            self.broker.later(lambda: self._arrive(subject, body, answer, deadline))
         if fate.strikes("request_twice", subject):
-            self.broker.later(lambda: self._arrive(subject, body, answer))
+            self.broker.later(lambda: self._arrive(subject, body, answer, deadline))
         try:
             async with asyncio.timeout(timeout_s):
                 data = await answer
@@ -98,11 +112,16 @@ class MemoryBus:
             raise Unanswered(subject, f"nothing heard within {timeout_s} s") from None
         return msgspec.json.decode(data, type=reply)
 
-    def _arrive(self, subject: str, body: bytes, answer: "asyncio.Future[bytes]") -> None:
+    def _arrive(
+        self, subject: str, body: bytes, answer: "asyncio.Future[bytes]", deadline: float
+    ) -> None:
+        """While nobody listens the client asks again until its time is over, as the real one."""
         present = [one for one in self.broker.responders.get(subject, ()) if one.open]
         if not present:
-            if not answer.done():
-                answer.set_exception(Unanswered(subject, "no responder"))
+            if asyncio.get_running_loop().time() + PATIENCE_S < deadline:
+                self.broker.later(
+                    lambda: self._arrive(subject, body, answer, deadline), extra_s=PATIENCE_S
+                )
             return
         chosen = self.broker.fate.pick("responder", present)
         self.broker.spawn(chosen.life, chosen.handle(body, answer), f"answer {subject}")
@@ -183,6 +202,12 @@ class MemoryBus:
         if unsaid:
             raise BusDown("events stored, but the answer was lost")
 
+    async def stream_mark(self) -> StreamMark:
+        self._check()
+        await asyncio.sleep(self.broker.fate.delay_s())
+        stream = self.broker.stream
+        return StreamMark(born=f"generation {stream.generation}", last_seq=len(stream.events))
+
     def consume(
         self,
         *,
@@ -258,6 +283,9 @@ class _Responder:
     async def _outcome(self, body: bytes) -> Struct:
         try:
             request = msgspec.json.decode(body, type=self.message)
+            for _try in range(CONFLICT_TRIES - 1):
+                with suppress(TransactionConflict):
+                    return await self.handler(request)
             return await self.handler(request)
         except Exception as error:  # noqa: BLE001 - the port promises to answer with it
             self.broker.surprises.append(error)
@@ -343,6 +371,9 @@ class _Consumer:
             understood = [one for event in batch if (one := await self._understood(event))]
             if understood:
                 await self.handler(understood)
+        except SomeFailed as some:
+            self.broker.stream.refuse(self.durable, [e for e in batch if e.msg_id in some.msg_ids])
+            batch = [event for event in batch if event.msg_id not in some.msg_ids]
         except Exception as error:  # noqa: BLE001 - redelivery is the answer
             self.broker.surprises.append(error)
             note(f"consumer {self.durable} raised {error!r}")
@@ -356,7 +387,12 @@ class _Consumer:
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             await self.undecodable(event.subject, event.msg_id, event.data, str(error))
             return None
-        return Delivered(subject=event.subject, msg_id=event.msg_id, message=message)
+        return Delivered(
+            subject=event.subject,
+            msg_id=event.msg_id,
+            message=message,
+            headers={**event.headers, "Nats-Msg-Id": event.msg_id},
+        )
 
 
 def _reply(answer: "asyncio.Future[bytes]", data: bytes) -> None:

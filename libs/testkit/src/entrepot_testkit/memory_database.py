@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from entrepot_chassis.ports import OutboxEvent, Row
+from entrepot_chassis.ports import DatabaseUnavailable, OutboxEvent, Row
 from entrepot_testkit.fate import CALM, Fate
-from entrepot_testkit.memory_locks import DatabaseDown, DeadlockDetected, Holder, Locks
+from entrepot_testkit.memory_locks import Holder, Locks
 from entrepot_testkit.memory_transaction import DeadLetter, LogEntry, MemoryTransaction
 from entrepot_testkit.sim_clock import SimClock
 from entrepot_testkit.sim_loop import note
@@ -50,6 +50,7 @@ class MemoryDatabase:
         self.inbox: set[tuple[str, str]] = set()
         self.dead_letters: list[DeadLetter] = []
         self._last_log_id = 0
+        self._decoded: dict[tuple[type[Row], bytes], Row] = {}
 
     def connection(self, life: Incarnation | None = None) -> "MemoryConnection":
         return MemoryConnection(self, life)
@@ -57,6 +58,13 @@ class MemoryDatabase:
     def next_log_id(self) -> int:
         self._last_log_id += 1
         return self._last_log_id
+
+    def glance(self, kind: type[RowT], body: bytes) -> RowT:
+        """The row of these bytes, decoded once: to look at, never to hand out."""
+        found = self._decoded.get((kind, body))
+        if found is None:
+            found = self._decoded[kind, body] = msgspec.json.decode(body, type=kind)
+        return found  # type: ignore[return-value]
 
     def rows(self, kind: type[RowT]) -> list[RowT]:
         """What is committed now, for checks; ordered by key."""
@@ -131,14 +139,14 @@ class MemoryConnection:
         if not transaction.changed:
             return
         if fate.strikes("commit_failed", self.store.service):
-            raise DatabaseDown("the connection broke at commit")
+            raise DatabaseUnavailable("the connection broke at commit")
         self.store.apply(transaction)
         note(f"{self.store.service} commits {transaction.summary()}")
         self.store.locks.release_all(transaction.holder)
         unsaid = fate.strikes("commit_unsaid", self.store.service)
         await self.statement()
         if unsaid:
-            raise DatabaseDown("the connection broke after commit was sent")
+            raise DatabaseUnavailable("the connection broke after commit was sent")
 
     def _released_on_death(self, holder: Holder) -> Any:
         """A dead client's transaction is rolled back by the server; returns the releaser."""
@@ -201,4 +209,4 @@ class MemoryConnection:
         return len(again)
 
 
-__all__ = ["DatabaseDown", "DeadlockDetected", "MemoryConnection", "MemoryDatabase"]
+__all__ = ["MemoryConnection", "MemoryDatabase"]

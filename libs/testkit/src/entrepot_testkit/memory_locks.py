@@ -6,13 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Hashable
 
-
-class DatabaseDown(ConnectionError):
-    """The connection failed. If it was at commit, the outcome is unknown."""
-
-
-class DeadlockDetected(DatabaseDown):
-    """Two transactions wait for each other; this one is the victim."""
+from entrepot_chassis.ports import TransactionConflict
 
 
 class Holder:
@@ -29,7 +23,7 @@ class Locks:
         self._queues: dict[Hashable, deque[tuple[Holder, asyncio.Future[None]]]] = {}
 
     async def acquire(self, holder: Holder, key: Hashable) -> None:
-        """Ours when it returns. Raises DeadlockDetected instead of waiting for ever."""
+        """Ours when it returns. Raises TransactionConflict instead of waiting for ever."""
         current = self._holders.get(key)
         if current is holder:
             return
@@ -63,6 +57,7 @@ class Locks:
     def _grant(self, holder: Holder, key: Hashable) -> None:
         self._holders[key] = holder
         holder.held.add(key)
+        holder.waits_for = None  # at once: who looks for circles must not see it waiting still
 
     def _pass_on(self, key: Hashable) -> None:
         queue = self._queues.get(key)
@@ -85,5 +80,5 @@ class Locks:
         while seen is not None:
             owner = self._holders.get(seen)
             if owner is holder:
-                raise DeadlockDetected(f"waiting for {key!r} closes a circle")
+                raise TransactionConflict(f"waiting for {key!r} closes a circle")
             seen = None if owner is None else owner.waits_for

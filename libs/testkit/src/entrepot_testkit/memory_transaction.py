@@ -83,15 +83,14 @@ class MemoryTransaction:
         for key in keys:
             if len(found) == limit:
                 break
-            row = self._row(kind, key)
-            if row is None or not wanted.matches(row):
+            if not self._matches(wanted, kind, key):
                 continue
             if lock:
-                await self._lock(kind, key)
-                row = self._row(kind, key)  # it may have changed while we waited
-                if row is None or not wanted.matches(row):
-                    continue
-            found.append(row)
+                await self._lock(kind, key)  # it may change while we wait
+            if not lock or self._matches(wanted, kind, key):
+                row = self._row(kind, key)
+                assert row is not None
+                found.append(row)
         return found
 
     async def put(self, row: Row) -> None:
@@ -177,11 +176,16 @@ class MemoryTransaction:
                 continue
             await self._store.locks.acquire(self.holder, (row.TABLE.name, columns, values))
             wanted = _Wanted(type(row), dict(zip(columns, values, strict=True)))
-            for other in self._keys(type(row)):
-                held = self._row(type(row), other)
-                if other != key and held is not None and wanted.matches(held):
-                    return False
+            if any(
+                other != key and self._matches(wanted, type(row), other)
+                for other in self._keys(type(row))
+            ):
+                return False
         return True
+
+    def _matches(self, wanted: "_Wanted", kind: type[Row], key: str) -> bool:
+        body = self._body(kind, key)
+        return body is not None and wanted.matches(self._store.glance(kind, body))
 
     def _body(self, kind: type[Row], key: str) -> bytes | None:
         own = (kind.TABLE.name, key)
