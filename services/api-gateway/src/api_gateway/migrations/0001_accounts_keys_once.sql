@@ -1,7 +1,4 @@
 -- Accounts, API keys, HTTP idempotency rows.
--- depends:
-
--- migrate: apply
 
 CREATE TABLE account (
     account_id text PRIMARY KEY,
@@ -31,9 +28,3 @@ CREATE TABLE http_once (
     body bytea
 );
 CREATE INDEX http_once_age ON http_once (created_at);
-
--- migrate: rollback
-
-DROP TABLE http_once;
-DROP TABLE api_key;
-DROP TABLE account;

@@ -1,7 +1,4 @@
 -- Scaling pools and the decisions about them.
--- depends:
-
--- migrate: apply
 
 CREATE TABLE pool (
     pool_id text PRIMARY KEY,
@@ -28,8 +25,3 @@ CREATE TABLE decision (
     reason text NOT NULL
 );
 CREATE INDEX decision_pool ON decision (pool_id, at);
-
--- migrate: rollback
-
-DROP TABLE decision;
-DROP TABLE pool;

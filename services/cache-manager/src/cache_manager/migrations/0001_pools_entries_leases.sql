@@ -1,7 +1,4 @@
 -- Cache pools, their entries and the leases on them.
--- depends:
-
--- migrate: apply
 
 CREATE TABLE pool (
     pool_id text PRIMARY KEY,
@@ -41,9 +38,3 @@ CREATE TABLE lease (
     released boolean NOT NULL DEFAULT false
 );
 CREATE INDEX lease_entry ON lease (entry_id) WHERE NOT released;
-
--- migrate: rollback
-
-DROP TABLE lease;
-DROP TABLE entry;
-DROP TABLE pool;

@@ -1,7 +1,4 @@
 -- Transfers with claims and epochs, their parts and history; movers; shares; measured rates.
--- depends:
-
--- migrate: apply
 
 CREATE TABLE transfer (
     transfer_id      text PRIMARY KEY,
