@@ -46,12 +46,38 @@ class Unanswered(Exception):
         self.reason = reason
 
 
+class Retryable(Exception):
+    """The same call may succeed a moment later; nothing was decided."""
+
+
+class DatabaseUnavailable(Retryable):
+    """No connection, or it was lost: if a commit was under way its outcome is unknown."""
+
+
+class TransactionConflict(Retryable):
+    """Deadlock or serialization failure; everything was rolled back. Run the whole again."""
+
+
+class Misconfigured(Exception):
+    """The service cannot start like this, and restarting will not help: exit code 78."""
+
+
+class SomeFailed(Exception):
+    """From a batch handler: these are to be delivered again, all others are done."""
+
+    def __init__(self, msg_ids: frozenset[str]) -> None:
+        super().__init__(f"{len(msg_ids)} of the batch to be delivered again")
+        self.msg_ids = msg_ids
+
+
 class Delivered(Struct, frozen=True, kw_only=True):
     """One event off the stream. `msg_id` is the producer's, the key of the inbox."""
 
     subject: str
     msg_id: str
     message: Struct
+    headers: dict[str, str] = {}
+    deliveries: int = 1  # a hint of the broker: 1 = it believes this is the first time
 
 
 Handler = Callable[[Any], Awaitable[Struct]]
@@ -110,11 +136,19 @@ class Bus(Protocol):
         undecodable: Callable[[str, str, bytes, str], Awaitable[None]],
         batch_max: int = 100,
     ) -> AbstractAsyncContextManager[None]:
-        """Durable pull consumer. A batch is acknowledged after `handler` returned, again if it
-        raised. A body of unknown tag or shape goes to `undecodable(subject, msg_id, body, why)`
-        (which parks it) and is then acknowledged.
+        """Durable pull consumer. A batch is acknowledged after `handler` returned, delivered again
+        if it raised; of `SomeFailed` only the ones it names. A body of unknown tag or
+        shape goes to `undecodable(subject, msg_id, body, why)` (which parks it) and is then
+        acknowledged.
         """
         ...
+
+
+class StreamMark(Struct, frozen=True, kw_only=True):
+    """Which event stream it is: another `born`, or a `last_seq` going back, means it was lost."""
+
+    born: str
+    last_seq: int
 
 
 class OutboxEvent(Struct, frozen=True, kw_only=True):
@@ -122,6 +156,15 @@ class OutboxEvent(Struct, frozen=True, kw_only=True):
     subject: str
     data: bytes
     headers: dict[str, str] = {}
+
+
+@runtime_checkable
+class WatchesStream(Protocol):
+    """Optional power of a bus: telling whether the broker lost its store."""
+
+    async def stream_mark(self) -> StreamMark:
+        """Makes the event stream if it is missing."""
+        ...
 
 
 # --- database ---------------------------------------------------------------------------------
@@ -185,7 +228,9 @@ class Transaction(Protocol):
         """Record in the inbox; False if this message was handled before."""
         ...
 
-    async def park(self, *, consumer: str, msg_id: str, subject: str, body: bytes, why: str) -> None:
+    async def park(
+        self, *, consumer: str, msg_id: str, subject: str, body: bytes, why: str
+    ) -> None:
         """To dead_letter: it could not be understood or handled, and must not be lost."""
         ...
 
@@ -210,3 +255,27 @@ class Database(Protocol):
 
     @property
     def events(self) -> EventLog: ...
+
+
+@runtime_checkable
+class Elects(Protocol):
+    """Optional power of a database: one holder of a name at a time among all instances."""
+
+    def advisory_lock(self, name: str) -> AbstractAsyncContextManager[Callable[[], bool]]:
+        """Waits until it is ours; gives `held()`, false once the lock was lost."""
+        ...
+
+
+class Hint(Protocol):
+    """Something that may have happened; a poll stands behind it."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Returns when hinted, or after `timeout_s`."""
+        ...
+
+
+@runtime_checkable
+class Hints(Protocol):
+    """Optional power of a database: telling at once that something was emitted."""
+
+    def event_hint(self) -> AbstractAsyncContextManager[Hint]: ...

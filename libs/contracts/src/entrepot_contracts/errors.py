@@ -93,6 +93,8 @@ class Problem(Struct, frozen=True, kw_only=True, tag="problem.v1"):
 class Refused(Exception):
     """Raise with fields; the text is derived. Travels as a `Problem`."""
 
+    is_answer = True  # the bus logs a refusal as an answer, not as a failure of the service
+
     def __init__(
         self,
         code: Code,

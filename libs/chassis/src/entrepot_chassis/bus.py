@@ -1,0 +1,386 @@
+"""The bus over NATS: connect, request, answer, publish, listen; drains so that no reply is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import (
+    ConnectionClosedError,
+    MaxPayloadError,
+    NoRespondersError,
+    OutboundBufferLimitError,
+)
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from entrepot_chassis import consumer, lifecycle, logs, metrics, stream_publish, streams
+from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ports import (
+    BatchHandler,
+    Handler,
+    OutboxEvent,
+    Retryable,
+    StreamMark,
+    TransactionConflict,
+    Unanswered,
+)
+from entrepot_chassis.work import Intake, owned
+
+T = TypeVar("T")
+_log = logs.get("bus")
+_PENDING_MSGS_MAX = 10_000
+_CONFLICT_TRIES = 3
+_PATIENCE_S = 0.1
+_PING_S = 1.0
+
+_COMMANDS = metrics.counter(
+    "entrepot_commands_total", "Commands answered, by outcome", ["subject", "outcome"]
+)
+_COMMAND_SECONDS = metrics.histogram(
+    "entrepot_command_seconds", "Time from taking a command to its answer", ["subject"]
+)
+_LOST = metrics.counter("entrepot_bus_lost_total", "Core messages not sent or not read", ["why"])
+_VIOLATIONS = metrics.counter(
+    "entrepot_bus_permission_violations_total", "What the broker did not let us do"
+)
+_RECONNECTS = metrics.counter("entrepot_bus_reconnects_total", "Connections found again")
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    name: str,
+    nkey_file: str | None = None,
+    drain_s: float = 20.0,
+    connect_s: float = 30.0,
+    events: streams.StreamSpec = streams.EVT,
+) -> AsyncIterator["NatsBus"]:
+    """One connection for the process; keeps trying `connect_s` the first time, then for ever."""
+    bus = NatsBus(name=name, drain_s=drain_s, events=events)
+    await bus.open(url, nkey_file=nkey_file, connect_s=connect_s)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+class NatsBus:
+    """ports.Bus on a real server. Made by `connect`."""
+
+    def __init__(self, *, name: str, drain_s: float, events: streams.StreamSpec) -> None:
+        self._client = Client()
+        self._name = name
+        self._drain_s = drain_s
+        self._events = events
+        self._clock = SystemClock()
+        self._ids = SystemIds()
+        self._drain_until: float | None = None
+        self._closing = False
+        self.generation = 0  # counts reconnects: pulls in flight before one are lost
+        self.permission_violations = 0
+
+    async def open(self, url: str, *, nkey_file: str | None, connect_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._connect(url, nkey_file), connect_s)
+        except TimeoutError as err:
+            self._closing = True
+            with suppress(Exception):
+                await self._client.close()
+            where = logs.scrub_url(url)
+            raise ConnectionError(f"no NATS server at {where} within {connect_s} s") from err
+
+    async def close(self) -> None:
+        self._closing = True
+        with suppress(NatsError, TimeoutError):
+            if self._client.is_connected:
+                await asyncio.wait_for(self._client.flush(), 2)
+        with suppress(NatsError, TimeoutError):
+            await self._client.close()
+
+    async def ping(self) -> None:
+        """Raises unless the server answers now."""
+        if not self._client.is_connected:
+            raise ConnectionError("not connected")
+        await asyncio.wait_for(self._client.flush(), _PING_S)
+
+    # --- commands ---------------------------------------------------------------------------
+
+    async def request(
+        self, subject: str, message: Struct, *, reply: type[T], timeout_s: float
+    ) -> T:
+        """Commands repeat safely, so while nobody listens or the line is down we try again until
+        `timeout_s` is over; an answer that does not come is never asked for twice.
+        """
+        body, headers = msgspec.json.encode(message), logs.headers_out() or None
+        deadline = self._clock.monotonic() + timeout_s
+        while True:
+            left = deadline - self._clock.monotonic()
+            try:
+                answer = await self._client.request(
+                    subject, body, timeout=max(left, 0.001), headers=headers
+                )
+            except (NoRespondersError, OutboundBufferLimitError) as err:
+                if left <= _PATIENCE_S:
+                    raise Unanswered(subject, _reason(err)) from err
+                await self._clock.sleep(_PATIENCE_S)
+                continue
+            except NatsError as err:
+                raise Unanswered(subject, _reason(err)) from err
+            try:
+                return msgspec.json.decode(answer.data, type=reply)
+            except msgspec.DecodeError as err:
+                raise Unanswered(subject, f"unreadable answer: {err}") from err
+
+    @asynccontextmanager
+    async def answer(
+        self,
+        subject: str,
+        message: type[Struct],
+        handler: Handler,
+        *,
+        queue: str,
+        failure: Callable[[BaseException], Struct],
+        in_flight_max: int = 64,
+    ) -> AsyncIterator[None]:
+        """See ports.Bus. nats-py runs callbacks of one subscription one at a time, so each
+        request is handed to a task that our own drain waits for.
+        """
+        decoder = msgspec.json.Decoder(message)
+        intake = Intake(in_flight_max, name=subject)
+
+        async def take(msg: Msg) -> None:
+            await intake.start(partial(self._answer_one, msg, decoder, handler, failure, subject))
+
+        subscription = await self._client.subscribe(
+            subject, queue=queue, cb=take, pending_msgs_limit=_PENDING_MSGS_MAX
+        )
+        await self._known_to_server()
+        try:
+            yield
+        finally:
+            await self._stop(subscription)
+            await intake.drain(self._drain_left_s())
+
+    async def _answer_one(
+        self,
+        msg: Msg,
+        decoder: "msgspec.json.Decoder[Any]",
+        handler: Handler,
+        failure: Callable[[BaseException], Struct],
+        subject: str,
+    ) -> None:
+        started = self._clock.monotonic()
+        fields = {"corr": self._ids.new(), **logs.fields_in(msg.headers or {})}
+        with logs.bind(**fields, subject=subject):
+            try:
+                reply = await self._handled(decoder, handler, msg.data)
+                outcome = "answered"
+            except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
+                reply, outcome = failure(err), _tell(err)
+            await self._respond(msg, reply, failure)
+            _COMMANDS.labels(subject, outcome).inc()
+            _COMMAND_SECONDS.labels(subject).observe(self._clock.monotonic() - started)
+
+    async def _handled(
+        self, decoder: "msgspec.json.Decoder[Any]", handler: Handler, body: bytes
+    ) -> Struct:
+        """Commands repeat safely: a deadlock's victim simply runs again."""
+        command = decoder.decode(body)
+        for _ in range(_CONFLICT_TRIES - 1):
+            with suppress(TransactionConflict):
+                return await handler(command)
+        return await handler(command)
+
+    async def _respond(
+        self, msg: Msg, reply: Struct, failure: Callable[[BaseException], Struct]
+    ) -> None:
+        if not msg.reply:
+            return
+        try:
+            await self._client.publish(
+                msg.reply, msgspec.json.encode(reply), headers=logs.headers_out() or None
+            )
+        except MaxPayloadError as err:
+            _log.error("command.answer_too_large")
+            await self._client.publish(msg.reply, msgspec.json.encode(failure(err)))
+        except NatsError as err:
+            _LOST.labels("answer").inc()
+            _log.warning("command.answer_lost", error=_reason(err))
+
+    # --- telemetry and bells ----------------------------------------------------------------
+
+    async def publish(self, subject: str, message: Struct) -> None:
+        try:
+            await self._client.publish(
+                subject, msgspec.json.encode(message), headers=logs.headers_out() or None
+            )
+        except NatsError as err:
+            _LOST.labels("publish").inc()
+            _log.debug("publish.lost", subject=subject, error=_reason(err))
+
+    @asynccontextmanager
+    async def listen(
+        self, subject: str, message: type[Struct], handler: Callable[[Any], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        decoder = msgspec.json.Decoder(message)
+
+        async def hear(msg: Msg) -> None:
+            try:
+                heard = decoder.decode(msg.data)
+            except msgspec.DecodeError:
+                _LOST.labels("undecodable").inc()
+                return
+            try:
+                with logs.bind(**logs.fields_in(msg.headers or {})):
+                    await handler(heard)
+            except Exception:  # noqa: BLE001 - one bad sample must not silence the rest
+                _log.exception("listen.failed", subject=subject)
+
+        subscription = await self._client.subscribe(
+            subject, cb=hear, pending_msgs_limit=_PENDING_MSGS_MAX
+        )
+        await self._known_to_server()
+        try:
+            yield
+        finally:
+            await self._stop(subscription)
+
+    # --- events -----------------------------------------------------------------------------
+
+    async def publish_events(self, events: Sequence[OutboxEvent]) -> None:
+        await stream_publish.publish(self._client, events, batch_id=self._ids.new())
+
+    async def stream_mark(self) -> StreamMark:
+        """Identity of the event stream, which is made if it is missing; StreamMismatch if it is
+        not what we need.
+        """
+        info = await streams.adopt(self._client.jetstream(timeout=5), self._events)
+        born = info.created.isoformat() if info.created else ""
+        return StreamMark(born=born, last_seq=info.state.last_seq)
+
+    @asynccontextmanager
+    async def consume(
+        self,
+        *,
+        durable: str,
+        subjects: Sequence[str],
+        messages: Sequence[type[Struct]],
+        handler: BatchHandler,
+        undecodable: Callable[[str, str, bytes, str], Awaitable[None]],
+        batch_max: int = 100,
+    ) -> AsyncIterator[None]:
+        pull = consumer.PullConsumer(
+            self._client,
+            stream=self._events,
+            durable=durable,
+            subjects=subjects,
+            messages=messages,
+            handler=handler,
+            undecodable=undecodable,
+            batch_max=batch_max,
+            generation=lambda: self.generation,
+            clock=self._clock,
+        )
+        await pull.prepare()
+        async with owned(f"consume:{durable}", pull.run) as task:
+            try:
+                yield
+            finally:
+                pull.stop()
+                await asyncio.wait({task}, timeout=self._drain_left_s())
+
+    # --- connection -------------------------------------------------------------------------
+
+    async def _connect(self, url: str, nkey_file: str | None) -> None:
+        await self._client.connect(
+            servers=[url],
+            name=self._name,
+            nkeys_seed=nkey_file,
+            inbox_prefix=f"_INBOX_{self._name}".encode(),
+            pending_size=-1,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]
+            connect_timeout=2,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            error_cb=self._on_error,
+            reconnected_cb=self._on_reconnect,
+            disconnected_cb=self._on_disconnect,
+            closed_cb=self._on_closed,
+        )
+
+    async def _known_to_server(self) -> None:
+        """Interest is at the server before anybody is told that we are ready."""
+        with suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(self._client.flush(), 2)
+
+    async def _stop(self, subscription: Subscription) -> None:
+        """No new messages; those received already are still handed over."""
+        if not self._client.is_connected:
+            return
+        with suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(subscription.drain(), self._drain_left_s())  # type: ignore[no-untyped-call]
+
+    def _drain_left_s(self) -> float:
+        """One budget for all that drains, counted from the first that begins."""
+        now = self._clock.monotonic()
+        if self._drain_until is None:
+            self._drain_until = now + self._drain_s
+        return max(self._drain_until - now, 0.05)
+
+    async def _on_error(self, err: Exception) -> None:
+        if "permissions violation" in str(err).lower():
+            self.permission_violations += 1
+            _VIOLATIONS.inc()
+            _log.error("bus.permission_violation", error=str(err))
+            return
+        _log.info("bus.error", error=_reason(err))
+
+    async def _on_reconnect(self) -> None:
+        self.generation += 1
+        _RECONNECTS.inc()
+        _log.info("bus.reconnected")
+
+    async def _on_disconnect(self) -> None:
+        if not self._closing:
+            _log.warning("bus.disconnected")
+
+    async def _on_closed(self) -> None:
+        if not self._closing:  # it never comes back by itself: let the supervisor start us anew
+            _log.critical("bus.closed")
+            lifecycle.stop_self()
+
+
+def _reason(err: BaseException) -> str:
+    match err:
+        case NoRespondersError():
+            return "no responders"
+        case NatsTimeoutError():
+            return "timeout"
+        case OutboundBufferLimitError() | ConnectionClosedError():
+            return "not connected"
+        case _:
+            return logs.scrub_url(f"{type(err).__name__}: {err}")
+
+
+def _tell(err: Exception) -> str:
+    """Log what a handler raised, as loud as it is surprising; the outcome label."""
+    if getattr(err, "is_answer", False):  # a refusal: an answer, not a failure
+        _log.info("command.refused", why=str(err))
+        return "refused"
+    if isinstance(err, msgspec.DecodeError):
+        _log.info("command.undecodable", why=str(err))
+        return "undecodable"
+    if isinstance(err, (Retryable, Unanswered)):
+        _log.warning("command.unavailable", error=str(err))
+        return "unavailable"
+    _log.error("command.failed", exc_info=err)
+    return "failed"
