@@ -14,6 +14,7 @@ from msgspec import Struct
 from entrepot_contracts.values import ImageFormat, ProbeReport
 
 Buffer = bytes | memoryview
+UNKNOWN_OFFSET = -1  # in a listed part: the store knows its number and length only
 
 
 class ObjectStat(Struct, frozen=True, kw_only=True):

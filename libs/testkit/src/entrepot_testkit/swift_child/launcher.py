@@ -7,6 +7,7 @@ input is the leash: when it ends, because the starter stopped us or died, everyt
 """
 
 import asyncio
+import functools
 import importlib
 import json
 import os
@@ -37,9 +38,7 @@ def main() -> int:
         _build_rings(config, ports)
         modules = {name: importlib.import_module(path) for name, path in MODULES.items()}
         for name, module in modules.items():
-            pids[name] = _fork(
-                name, config, lambda name=name, module=module: _serve(name, module, config)
-            )
+            pids[name] = _fork(name, config, functools.partial(_serve, name, module, config))
         _say(sys.stdout, json.dumps(pids))
         return _mind(pids)
     finally:
