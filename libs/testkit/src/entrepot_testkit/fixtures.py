@@ -1,4 +1,4 @@
-"""The pytest plugin: real servers, one of each per session; isolation is a fresh database or bus."""
+"""The pytest plugin: real servers, one of each per session; a fresh database per test."""
 
 import itertools
 from collections.abc import Iterator

@@ -18,7 +18,7 @@ __all__ = ["NatsServer", "PostgresServer", "nats_server", "postgres_server", "sc
 @contextmanager
 def scratch_folder(prefix: str = "entrepot-") -> Iterator[Path]:
     """A short path (unix sockets are limited) that other users can pass through, not list."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))  # noqa: S108 - mkdtemp makes it ours
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     folder.chmod(0o711)
     try:
         yield folder
@@ -28,7 +28,7 @@ def scratch_folder(prefix: str = "entrepot-") -> Iterator[Path]:
 
 @contextmanager
 def nats_server(folder: Path | None = None, *, extra_config: str = "") -> Iterator[NatsServer]:
-    """JetStream with `sync_interval: always` on a free port; ends with the block or the test run."""
+    """JetStream with `sync_interval: always` on a free port; ends with the block."""
     with _folder_or_scratch(folder) as place:
         server = embedded_nats.NatsServer(place, extra_config=extra_config, die_with_parent=True)
         server.start()
