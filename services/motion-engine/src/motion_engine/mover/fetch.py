@@ -7,6 +7,7 @@ size and by progress. Errors are refusals of the field `url`.
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -27,6 +28,7 @@ URL_CHARS_MAX = 2048
 CONNECT_S = 10.0
 READ_BYTES = 1 << 20
 
+_PLAIN = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029]+")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -89,7 +91,7 @@ class GuardedFetch:
         ) as session:
             response = await self._follow(session, resolver, url, headers)
             async with response:
-                yield self._opened(response, size_bytes_max)
+                yield self._opened(response, size_bytes_max, start)
 
     async def _follow(
         self,
@@ -136,8 +138,10 @@ class GuardedFetch:
                 )
         resolver.pin(host, addresses)
 
-    def _opened(self, response: aiohttp.ClientResponse, size_bytes_max: int) -> Fetched:
-        start = _check_status(response)
+    def _opened(
+        self, response: aiohttp.ClientResponse, size_bytes_max: int, wanted: int
+    ) -> Fetched:
+        start = _check_status(response, wanted)
         if response.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
             raise Refused(
                 Code.SOURCE_STATUS,
@@ -209,7 +213,7 @@ class _PinnedResolver(AbstractResolver):
 
 def parse_url(text: str) -> URL:
     """The one parser: what is checked is what is connected to."""
-    if len(text) > URL_CHARS_MAX or any(ord(char) <= 0x20 or ord(char) == 0x7F for char in text):
+    if len(text) > URL_CHARS_MAX or not _PLAIN.fullmatch(text):
         raise _bad_url("it is too long, or has spaces or control characters in it")
     try:
         url = URL(text)
@@ -269,7 +273,7 @@ def _next_hop(url: URL, location: str) -> URL:
     return target
 
 
-def _check_status(response: aiohttp.ClientResponse) -> int:
+def _check_status(response: aiohttp.ClientResponse, wanted: int) -> int:
     """Where the body begins. Raises Refused unless the answer is the bytes."""
     status = response.status
     if status == HTTPStatus.OK:
@@ -278,8 +282,8 @@ def _check_status(response: aiohttp.ClientResponse) -> int:
         given = response.headers.get("Content-Range", "")
         unit, _, rest = given.partition(" ")
         first, _, _ = rest.partition("-")
-        if unit == "bytes" and first.isdigit():
-            return int(first)
+        if unit == "bytes" and first == str(wanted):
+            return wanted
     raise Refused.of(
         Problem(
             code=Code.SOURCE_STATUS,
@@ -296,7 +300,7 @@ def _check_surplus(response: aiohttp.ClientResponse, position: int) -> None:
     """Bytes behind the promised end, as far as they are here already."""
     connection = response.connection
     protocol = connection.protocol if connection is not None else None
-    if protocol is not None and getattr(protocol, "_tail", b""):
+    if protocol is not None and protocol.__dict__.get("_tail"):
         raise _wrong_length(position + 1, position)
 
 

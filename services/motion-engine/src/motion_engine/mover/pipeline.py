@@ -12,7 +12,15 @@ holds both lines against it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 
 from msgspec import Struct
@@ -73,7 +81,7 @@ class LeafBody:
         self._progress.part_begins(self._part.number)
         return self._part.first_leaf * LEAF_BYTES
 
-    async def _runs(self, *, skip_zeros: bool) -> AsyncIterator[tuple[int, Buffer]]:
+    async def _runs(self, *, skip_zeros: bool) -> AsyncGenerator[tuple[int, Buffer], None]:
         part = self._part
         leaves = self._source.leaves(part.first_leaf, part.end_leaf, skip_zeros=skip_zeros)
         async for leaf in leaves:
@@ -157,7 +165,7 @@ async def held_parts(
     hops: Hops,
     in_order: Callable[[Sequence[Buffer]], None],
     progress: Progress,
-) -> AsyncIterator[HeldPart]:
+) -> AsyncGenerator[HeldPart, None]:
     """Cut a stream into hashed parts. `in_order` sees every leaf's chunks once, in order, in the
     thread that hashes the leaf: flat checksums and inspection live there.
     """

@@ -4,7 +4,7 @@ Each leaf is hashed in the same thread hop that reads (or collects) it. One leaf
 two leaves per reader are in memory, never more. Leaves that are holes are neither read nor given.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -105,7 +105,7 @@ class ObjectSource:
             if ahead is not None:
                 yield await outcome(ahead)
 
-    async def _stored(self, indices: Sequence[int]) -> AsyncIterator[Buffer]:
+    async def _stored(self, indices: Sequence[int]) -> AsyncGenerator[Buffer, None]:
         """Stored bytes of these leaves. Plain objects have none but the runs we want, in one
         range: holes of a plain object were stored as zeros and belong to its extents.
         """

@@ -25,8 +25,8 @@ _EXT_CRYPTO = 0x0537BE77
 _EXT_ALLOWED = frozenset({_EXT_FEATURE_NAMES, _EXT_BITMAPS, _EXT_BACKING_FORMAT})
 
 
-class Unsafe(Exception):  # noqa: N818 - a verdict
-    """This image is not kept; the text says why."""
+class Unsafe(Exception):
+    """The image is not kept; the text says why."""
 
 
 class Header(Struct, frozen=True, kw_only=True):

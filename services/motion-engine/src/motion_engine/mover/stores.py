@@ -1,0 +1,97 @@
+"""Opening the stores a piece of work names: plugin, public config, secrets sealed to this mover."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import msgspec
+
+from entrepot_contracts.errors import Code, Refused
+from entrepot_contracts.motion import ProviderFact
+from entrepot_contracts.values import Sealed, StoreSpec
+from entrepot_plugin.plugin import StorePlugin
+from entrepot_plugin.ports import ObjectStore, VolumeStore
+
+Credentials = Mapping[str, Sealed]
+WrapObjects = Callable[[ObjectStore], ObjectStore]
+
+
+class Keys(Protocol):
+    """The mover's key pair (chassis.seal.KeyPair)."""
+
+    @property
+    def public_key(self) -> str: ...
+    def open(self, box: bytes) -> bytes: ...
+
+
+class Stores:
+    """Opens stores by spec; every opened one is closed with its block."""
+
+    def __init__(
+        self,
+        plugins: Mapping[str, StorePlugin],
+        keys: Keys,
+        wrap_objects: WrapObjects = lambda store: store,
+    ) -> None:
+        self._plugins = plugins
+        self._keys = keys
+        self._wrap_objects = wrap_objects
+
+    def plugin(self, spec: StoreSpec) -> StorePlugin:
+        plugin = self._plugins.get(spec.provider)
+        if plugin is None:
+            raise Refused(
+                Code.UNKNOWN_PROVIDER,
+                f"this mover has no provider {spec.provider}",
+                field="provider",
+                hint="install the plugin beside the mover and enable it in its settings",
+            )
+        return plugin
+
+    @asynccontextmanager
+    async def objects(
+        self, spec: StoreSpec, credentials: Credentials
+    ) -> AsyncIterator[ObjectStore]:
+        plugin = self.plugin(spec)
+        if plugin.open_objects is None:
+            raise _not_for(spec, "objects")
+        async with plugin.open_objects(self._config(plugin, spec, credentials)) as store:
+            yield self._wrap_objects(store)
+
+    @asynccontextmanager
+    async def volumes(
+        self, spec: StoreSpec, credentials: Credentials
+    ) -> AsyncIterator[VolumeStore]:
+        plugin = self.plugin(spec)
+        if plugin.open_volumes is None:
+            raise _not_for(spec, "volumes")
+        opened: AbstractAsyncContextManager[VolumeStore] = plugin.open_volumes(
+            self._config(plugin, spec, credentials)
+        )
+        async with opened as store:
+            yield store
+
+    def facts(self) -> tuple[ProviderFact, ...]:
+        """What the mover announces of its plugins."""
+        return tuple(
+            ProviderFact(
+                name=plugin.name,
+                version=plugin.version,
+                roles=plugin.traits.roles,
+                scopes=plugin.traits.scopes,
+                traits=msgspec.to_builtins(plugin.traits),
+                config_schema=plugin.schema(),
+            )
+            for plugin in self._plugins.values()
+        )
+
+    def _config(self, plugin: StorePlugin, spec: StoreSpec, credentials: Credentials) -> Any:
+        secrets: dict[str, Any] = {}
+        sealed = credentials.get(spec.store_id)
+        if sealed is not None:
+            secrets = msgspec.json.decode(self._keys.open(sealed.box), type=dict[str, Any])
+        return plugin.parse(spec.config, secrets)
+
+
+def _not_for(spec: StoreSpec, what: str) -> Refused:
+    return Refused(Code.INVALID, f"provider {spec.provider} keeps no {what}", field="provider")
