@@ -30,6 +30,7 @@ class Odds(Struct, frozen=True, kw_only=True):
     dedupe_forgotten: float = 0  # a message id inside the window is stored a second time (F6)
     commit_unsaid: float = 0  # committed, but the caller gets an error
     commit_failed: float = 0  # rolled back by a failure at commit
+    session_lost: float = 0  # an advisory lock is lost with its session
     store_fails: float = 0  # a store operation fails before its effect
     store_unsaid: float = 0  # a store operation takes effect and then fails
     delay_s_max: float = 0.02  # of messages and statements
@@ -55,6 +56,7 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "dedupe_forgotten": (0.05, 0.5),
     "commit_unsaid": (0.002, 0.02),
     "commit_failed": (0.002, 0.02),
+    "session_lost": (0.001, 0.01),
     "store_fails": (0.005, 0.03),
     "store_unsaid": (0.005, 0.03),
     "delay_long": (0.001, 0.01),

@@ -27,7 +27,7 @@ from entrepot_chassis.ports import (
     Unanswered,
 )
 from entrepot_testkit.fate import CALM, Fate
-from entrepot_testkit.memory_stream import MemoryStream, StoredEvent, subject_matches
+from entrepot_testkit.memory_stream import Delivery, MemoryStream, subject_matches
 from entrepot_testkit.sim_loop import LIFE, note
 from entrepot_testkit.sim_process import Incarnation, Killed
 
@@ -110,7 +110,11 @@ class MemoryBus:
                 data = await answer
         except TimeoutError:
             raise Unanswered(subject, f"nothing heard within {timeout_s} s") from None
-        return msgspec.json.decode(data, type=reply)
+        try:
+            return msgspec.json.decode(data, type=reply)
+        except msgspec.DecodeError as error:
+            self.broker.surprises.append(error)
+            raise Unanswered(subject, f"unreadable answer: {error}") from error
 
     def _arrive(
         self, subject: str, body: bytes, answer: "asyncio.Future[bytes]", deadline: float
@@ -365,26 +369,29 @@ class _Consumer:
             else:
                 await stream.more(self.durable)
 
-    async def _hand_over(self, batch: list[StoredEvent]) -> None:
+    async def _hand_over(self, batch: list[Delivery]) -> None:
         """Acknowledge what was handled. What raised comes again; what cannot be read is parked."""
+        again: set[str] = set()
         try:
-            understood = [one for event in batch if (one := await self._understood(event))]
+            understood = [one for delivery in batch if (one := await self._understood(delivery))]
             if understood:
                 await self.handler(understood)
         except SomeFailed as some:
-            self.broker.stream.refuse(self.durable, [e for e in batch if e.msg_id in some.msg_ids])
-            batch = [event for event in batch if event.msg_id not in some.msg_ids]
+            again = set(some.msg_ids)
         except Exception as error:  # noqa: BLE001 - redelivery is the answer
             self.broker.surprises.append(error)
             note(f"consumer {self.durable} raised {error!r}")
-            self.broker.stream.refuse(self.durable, batch)
-            return
-        self.broker.stream.acknowledge(self.durable, batch)
+            again = {delivery.event.msg_id for delivery in batch}
+        events = [delivery.event for delivery in batch]
+        stream = self.broker.stream
+        stream.refuse(self.durable, [event for event in events if event.msg_id in again])
+        stream.acknowledge(self.durable, [event for event in events if event.msg_id not in again])
 
-    async def _understood(self, event: StoredEvent) -> Delivered | None:
+    async def _understood(self, delivery: Delivery) -> Delivered | None:
+        event = delivery.event
         try:
             message = self.decoder.decode(event.data)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except msgspec.DecodeError as error:
             await self.undecodable(event.subject, event.msg_id, event.data, str(error))
             return None
         return Delivered(
@@ -392,6 +399,7 @@ class _Consumer:
             msg_id=event.msg_id,
             message=message,
             headers={**event.headers, "Nats-Msg-Id": event.msg_id},
+            deliveries=delivery.count,
         )
 
 

@@ -8,8 +8,8 @@ database does not survive here. `history` keeps every committed version of every
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -49,6 +49,7 @@ class MemoryDatabase:
         self.versions: dict[str, int] = defaultdict(int)
         self.inbox: set[tuple[str, str]] = set()
         self.dead_letters: list[DeadLetter] = []
+        self.hints: list[MemoryHint] = []
         self._last_log_id = 0
         self._decoded: dict[tuple[type[Row], bytes], Row] = {}
 
@@ -86,6 +87,9 @@ class MemoryDatabase:
             else:
                 self.tables[table][key] = body
             self.history[table, key].append(body)
+        if transaction.emitted and not self.fate.strikes("publish_lost", "NOTIFY"):
+            for hint in self.hints:
+                hint.rung.set()
         for entry in transaction.emitted:
             self.log[entry.id] = entry
             self.versions[entry.aggregate] = entry.agg_version
@@ -94,6 +98,19 @@ class MemoryDatabase:
         self.dead_letters += [
             letter for letter in transaction.parked if (letter.consumer, letter.msg_id) not in known
         ]
+
+
+class MemoryHint:
+    """LISTEN: told of commits that emitted, unless the notice got lost."""
+
+    def __init__(self) -> None:
+        self.rung = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.rung.wait()
+        self.rung.clear()
 
 
 class MemoryConnection:
@@ -165,17 +182,33 @@ class MemoryConnection:
         return release_now
 
     @asynccontextmanager
-    async def advisory_lock(self, name: str) -> AsyncIterator[None]:
-        """Held by one session at a time; a dead process' lock is free at once."""
+    async def advisory_lock(self, name: str) -> AsyncIterator[Callable[[], bool]]:
+        """Held by one session at a time; a dead process' lock is free at once. Gives `held()`."""
         self.check()
         holder = Holder()
         release = self._released_on_death(holder)
+        key = ("advisory", name)
         try:
             await self.statement()
-            await self.store.locks.acquire(holder, ("advisory", name))
-            yield
+            await self.store.locks.acquire(holder, key)
+            yield lambda: key in holder.held and not self._session_lost(holder)
         finally:
             release()
+
+    def _session_lost(self, holder: Holder) -> bool:
+        if not self.store.fate.strikes("session_lost", self.store.service):
+            return False
+        self.store.locks.release_all(holder)
+        return True
+
+    @asynccontextmanager
+    async def event_hint(self) -> AsyncIterator["MemoryHint"]:
+        hint = MemoryHint()
+        self.store.hints.append(hint)
+        try:
+            yield hint
+        finally:
+            self.store.hints.remove(hint)
 
     # --- the outbox -----------------------------------------------------------------------------
 

@@ -24,6 +24,13 @@ class StoredEvent(Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
 
 
+class Delivery(Struct, frozen=True, kw_only=True):
+    """One event handed to one consumer; `count` is the broker's hint of how often by now."""
+
+    event: StoredEvent
+    count: int
+
+
 class _Durable:
     """State of one consumer, kept by the server: what is not acknowledged, and until when it is
     with somebody.
@@ -33,6 +40,7 @@ class _Durable:
         self.subjects = subjects
         self.pending: dict[int, StoredEvent] = {}
         self.held_until: dict[int, float] = {}
+        self.counts: dict[int, int] = {}
         self.done: list[StoredEvent] = []
 
     def offer(self, event: StoredEvent) -> None:
@@ -72,7 +80,7 @@ class MemoryStream:
             durable.offer(stored)
         self.wake()
 
-    def take(self, name: str, subjects: tuple[str, ...], batch_max: int) -> list[StoredEvent]:
+    def take(self, name: str, subjects: tuple[str, ...], batch_max: int) -> list[Delivery]:
         """Up to `batch_max` events nobody holds; they are ours for `ack_wait_s`."""
         durable = self._durable(name, subjects)
         now = asyncio.get_running_loop().time()
@@ -88,7 +96,8 @@ class MemoryStream:
         batch = free[:batch_max]
         for event in batch:
             durable.held_until[event.sequence] = now + self._ack_wait_s
-        return batch
+            durable.counts[event.sequence] = durable.counts.get(event.sequence, 0) + 1
+        return [Delivery(event=one, count=durable.counts[one.sequence]) for one in batch]
 
     def acknowledge(self, name: str, batch: Sequence[StoredEvent]) -> None:
         durable = self._durables.get(name)

@@ -80,11 +80,9 @@ class MemoryTransaction:
         if after is not None:
             keys = [key for key in keys if (key < str(after)) == descending and key != str(after)]
         found: list[RowT] = []
-        for key in keys:
+        for key in [key for key in keys if self._matches(wanted, kind, key)]:
             if len(found) == limit:
                 break
-            if not self._matches(wanted, kind, key):
-                continue
             if lock:
                 await self._lock(kind, key)  # it may change while we wait
             if not lock or self._matches(wanted, kind, key):
@@ -99,7 +97,7 @@ class MemoryTransaction:
         await self._lock(type(row), key)
         if not await self._unique_columns_free(row, key):
             raise ValueError(f"{row.TABLE.name} {key}: a unique column is taken")
-        self.writes[row.TABLE.name, key] = msgspec.json.encode(row)
+        self.writes[row.TABLE.name, key] = _encoded(row)
 
     async def add(self, row: Row) -> bool:
         await self._statement()
@@ -109,7 +107,7 @@ class MemoryTransaction:
             return False
         if not await self._unique_columns_free(row, key):
             return False
-        self.writes[row.TABLE.name, key] = msgspec.json.encode(row)
+        self.writes[row.TABLE.name, key] = _encoded(row)
         return True
 
     async def remove(self, kind: type[Row], key: str) -> None:
@@ -219,8 +217,15 @@ class _Wanted:
 
 def _equals(held: object, wanted: object) -> bool:
     if isinstance(wanted, list | tuple | set | frozenset):
-        return held in wanted
+        return held is not None and held in wanted  # NULL is in no list
     return held == wanted
+
+
+def _encoded(row: Row) -> bytes:
+    body = msgspec.json.encode(row)
+    if b"\\u0000" in body:
+        raise ValueError(f"{row.TABLE.name}: PostgreSQL keeps no NUL in text")
+    return body
 
 
 def _key_of(row: Row) -> str:
