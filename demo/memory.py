@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
+from typing import Self
 
 import psutil
 from msgspec import Struct
@@ -14,7 +15,7 @@ MIB = 1 << 20
 
 class Peak(Struct, kw_only=True):
     total_bytes: int = 0
-    by_name: dict[str, int] = {}  # noqa: RUF012 - copied by msgspec for each instance
+    by_name: dict[str, int] = {}
 
 
 class MemoryWatch:
@@ -26,7 +27,7 @@ class MemoryWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-watch", daemon=True)
 
-    def __enter__(self) -> "MemoryWatch":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

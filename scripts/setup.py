@@ -117,7 +117,7 @@ def bootstrap_uv() -> Path:
 
 
 def uv_environment() -> dict[str, str]:
-    """uv does not read pip's settings; a machine set up for pip must work all the same."""
+    """Uv does not read pip's settings; a machine set up for pip must work all the same."""
     env = dict(os.environ)
     env.pop("VIRTUAL_ENV", None)
     if certificate := env.get("PIP_CERT") or pip_setting("cert"):
@@ -156,12 +156,25 @@ def sync(uv: Path, env: dict[str, str]) -> None:
     say("an own package index is set: installing the locked versions from there")
     if not (ROOT / ".venv" / "bin" / "python").exists():
         run(uv, "venv", "--quiet", *python, ROOT / ".venv", env=env)
-    members = [item for pattern in ("libs/*", "plugins/*", "services/*", "cli")
-               for item in sorted(ROOT.glob(pattern)) if (item / "pyproject.toml").exists()]
+    members = [
+        item
+        for pattern in ("libs/*", "plugins/*", "services/*", "cli")
+        for item in sorted(ROOT.glob(pattern))
+        if (item / "pyproject.toml").exists()
+    ]
     offline = ["--no-index"] if env.get("PIP_NO_INDEX") else []
     with tempfile.NamedTemporaryFile(suffix=".txt") as wanted:
-        run(uv, "export", "--quiet", "--frozen", "--all-packages", "--no-emit-workspace",
-            "--output-file", wanted.name, env=env)
+        run(
+            uv,
+            "export",
+            "--quiet",
+            "--frozen",
+            "--all-packages",
+            "--no-emit-workspace",
+            "--output-file",
+            wanted.name,
+            env=env,
+        )
         run(uv, "pip", "install", "--quiet", *offline, "--requirements", wanted.name, env=env)
     editable = [part for member in members for part in ("--editable", str(member))]
     run(uv, "pip", "install", "--quiet", "--no-deps", *offline, *editable, env=env)

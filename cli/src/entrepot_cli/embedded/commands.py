@@ -40,6 +40,10 @@ def up(
         int | None,
         Parameter(help="of the API on 127.0.0.1; default: that of the last run, or a free one"),
     ] = None,
+    allow_source: Annotated[
+        tuple[str, ...],
+        Parameter(help="network (CIDR) that template URLs may lead to, private and loopback too"),
+    ] = (),
     detach: Annotated[
         bool, Parameter(help="return when all is ready; `entrepot down` stops it")
     ] = False,
@@ -49,13 +53,14 @@ def up(
     Stays in the foreground until Ctrl-C or SIGTERM, then drains and leaves nothing running.
     """
     folder = DataFolder(data or default_root())
+    plan = Plan(movers=movers, port=port, allow_sources=allow_source)
     if detach:
-        _up_detached(folder, movers=movers, port=port)
+        _up_detached(folder, plan)
         return
     folder.prepare()
     try:
         with folder.locked():
-            _run(folder, Plan(movers=movers, port=port))
+            _run(folder, plan)
     except (Occupied, StartFailed) as err:
         _fail(str(err))
 
@@ -109,10 +114,12 @@ def _log_to(folder: DataFolder) -> None:
     )
 
 
-def _up_detached(folder: DataFolder, *, movers: int, port: int | None) -> None:
+def _up_detached(folder: DataFolder, plan: Plan) -> None:
     folder.prepare()
     argv = [sys.executable, "-m", "entrepot_cli", "up", "--data", str(folder.root)]
-    argv += ["--movers", str(movers)] + (["--port", str(port)] if port is not None else [])
+    argv += ["--movers", str(plan.movers)]
+    argv += ["--port", str(plan.port)] if plan.port is not None else []
+    argv += [word for network in plan.allow_sources for word in ("--allow-source", network)]
     output = folder.log_of("up")
     with output.open("wb") as log:
         process = subprocess.Popen(

@@ -18,16 +18,17 @@ from entrepot_cli.embedded.postgres_server import PostgresServer
 from entrepot_cli.embedded.streams_job import ensure_streams
 from entrepot_cli.embedded.supervisor import Supervisor
 from entrepot_cli.embedded.units import NatsUnit, PostgresUnit, ServiceUnit
+from entrepot_contracts import catalog
 
 READY_S = 120.0
 MIGRATE_S = 120.0
-GATEWAY = grants.catalog.GATEWAY
 _OURS = "ENTREPOT_"
 
 
 class Plan(Struct, frozen=True, kw_only=True):
     movers: int = 1
     port: int | None = None  # of the API; None: the one of the last run, or a free one
+    allow_sources: tuple[str, ...] = ()  # private networks that templates may be fetched from
 
 
 class Stack:
@@ -123,8 +124,10 @@ class Stack:
             "NATS_URL": self._nats.url,
             "NATS_NKEY_FILE": str(self._nkey(grants.MOVER)),
             "HEALTH_PORT": str(self._ports[name]),
-            "STATE_DIR": str(self._folder.state(name)),
+            "DATA_DIR": str(self._folder.state(name)),
         }
+        if self._plan.allow_sources:
+            own["SOURCE_ALLOW_CIDRS"] = ",".join(self._plan.allow_sources)
         env = environment("MOVER", own)
         return self._unit(name, [sys.executable, "-m", "motion_engine.mover"], env)
 
@@ -148,11 +151,17 @@ class Stack:
         return environment(module_of(name).upper(), own)
 
     def _own_settings(self, name: str) -> dict[str, str]:
-        if name == GATEWAY:
+        keys = self._folder.secrets
+        if name == catalog.GATEWAY:
             return {
                 "HTTP_PORT": str(self._ports["api"]),
                 "ADMIN_KEY_FILE": str(self.admin_key_file),
-                "SEAL_KEY_FILE": str(self._folder.secrets / "gateway-seal.key"),
+                "SEAL_KEY_FILE": str(keys / "gateway-seal.key"),
+            }
+        if name == catalog.REGISTRY:
+            return {
+                "SEALING_KEY_FILE": str(keys / "registry-sealing.key"),
+                "AT_REST_KEY_FILE": str(keys / "registry-at-rest.key"),
             }
         return {}
 

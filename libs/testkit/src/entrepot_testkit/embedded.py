@@ -70,6 +70,7 @@ def up(folder: Path, *, movers: int = 1, env: Mapping[str, str] | None = None) -
     """Returns when everything is ready. `env` adds settings (ENTREPOT_MOTION_ENGINE_LEASE_S=3)."""
     _entrepot(
         *("up", "--detach", "--data", str(folder), "--movers", str(movers)),
+        *("--allow-source", "127.0.0.0/8"),
         env=env,
         timeout_s=UP_S,
     )
