@@ -1,6 +1,7 @@
 """Progress that survives us: parts are recorded with the owner every 8 parts or 2 seconds."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from entrepot_chassis.ports import Bus, Clock, Unanswered
@@ -14,6 +15,8 @@ from motion_engine.mover.progress import Progress
 PARTS_EVERY = 8
 SECONDS_EVERY = 2.0
 RETRY_S = 0.5
+MESSAGE_BYTES_MAX = 512 << 10  # half of what a message bus carries by default
+RECORD_BYTES = 256  # of a record beside its leaves
 
 
 class Journal:
@@ -32,9 +35,19 @@ class Journal:
         self._pending: list[PartRecord] = []
         self._lock = asyncio.Lock()
 
-    def begin(self, key: str, resume: str | None, facts: dict[str, Any]) -> None:
+    async def begin(
+        self,
+        key: str,
+        resume: str | None,
+        facts: dict[str, Any],
+        records: Iterable[PartRecord] = (),
+    ) -> None:
+        """On record before the first byte is sent. `records`: parts of an upload that goes on
+        under another resume token, which the owner takes for another upload.
+        """
         self.key, self.resume, self.facts = key, resume, dict(facts)
-        self._pending.clear()
+        self._pending = list(records)
+        await self.flush(force=True)
 
     async def add(self, record: PartRecord) -> None:
         self._pending.append(record)
@@ -45,11 +58,12 @@ class Journal:
         """Until it is recorded. Raises Fenced when it no longer may be."""
         async with self._lock:
             while self._pending or force:
-                sent = tuple(self._pending)
+                sent = _one_message(self._pending)
                 if await self._send(sent):
                     del self._pending[: len(sent)]
-                    return
-                await self._clock.sleep(RETRY_S)
+                    force = False
+                else:
+                    await self._clock.sleep(RETRY_S)
 
     async def flush_now_and_then(self) -> None:
         """Runs beside the transfer until cancelled."""
@@ -60,7 +74,7 @@ class Journal:
     async def last_words(self) -> None:
         """One try, for a drain: what is lost is sent again."""
         if self._pending and self.key:
-            await self._send(tuple(self._pending))
+            await self._send(_one_message(self._pending))
             self._pending.clear()
 
     async def _send(self, parts: tuple[PartRecord, ...]) -> bool:
@@ -88,3 +102,15 @@ class Journal:
                 return False
             raise
         return True
+
+
+def _one_message(pending: Sequence[PartRecord]) -> tuple[PartRecord, ...]:
+    """As many records as one message may carry, at least one."""
+    room = MESSAGE_BYTES_MAX
+    count = 0
+    for record in pending:
+        room -= len(record.leaves) * 4 // 3 + RECORD_BYTES
+        if room < 0 and count:
+            break
+        count += 1
+    return tuple(pending[:count])

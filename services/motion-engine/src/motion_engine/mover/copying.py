@@ -67,20 +67,23 @@ class Upload:
     async def begin(self, plan: str, size_bytes: int | None, facts: dict[str, Any]) -> None:
         """Continue what the checkpoint describes if it is of this plan, else begin afresh."""
         past = self._grant.checkpoint
+        noted = {"stage": "", "etag": None, "inspection": None} | past.facts | facts
+        noted["plan"] = plan
         if past.key:
             same = past.facts.get("plan") == plan
             if same and await self.find_committed():
                 return
             if same and await self._resume(size_bytes):
-                self._journal.begin(past.key, past.resume, {**past.facts, **facts})
+                moved = self.writer.resume != past.resume
+                records = self.records.values() if moved else ()
+                await self._journal.begin(self.key, self.writer.resume, noted, records)
                 return
             await self._drop_past(size_bytes)
         self.records.clear()
         self.key = self.target.key_for(self._grant.ask.transfer_id, self._grant.epoch)
         self._writer = await self.target.begin(self.key, size_bytes, None)
-        noted = {"stage": "", "etag": None, "inspection": None, "plan": plan} | facts
-        self._journal.begin(self.key, self._writer.resume, noted)
-        await self._journal.flush(force=True)
+        fresh = {"stage": "", "etag": None, "inspection": None, "plan": plan} | facts
+        await self._journal.begin(self.key, self.writer.resume, fresh)
 
     async def find_committed(self) -> bool:
         """Whether an earlier attempt came as far as a commit that took effect."""
@@ -91,7 +94,7 @@ class Upload:
         if not await self.target.is_there(past.key, end_of(records)):
             return False
         self.key, self.records, self.committed = past.key, records, True
-        self._journal.begin(past.key, past.resume, past.facts)
+        await self._journal.begin(past.key, past.resume, past.facts)
         return True
 
     async def sent(

@@ -5,8 +5,8 @@ two leaves per reader are in memory, never more. Leaves that are holes are neith
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
-from typing import Protocol
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -23,6 +23,7 @@ from motion_engine.mover.digest import (
 from motion_engine.mover.extents import Extent, ExtentMap
 from motion_engine.mover.threads import Hops, outcome
 
+T = TypeVar("T")
 ZERO_STEP_BYTES = 64 << 10  # zero runs shorter than this are not worth a hole
 
 
@@ -113,9 +114,9 @@ class ObjectSource:
         end = min((indices[-1] + 1) * LEAF_BYTES, self.extents.size_bytes)
         if self._dense:
             start, end = self.extents.stored_at(start), self.extents.stored_at(end)
-        chunks = self._store.read(self._key, start, end)
-        async for chunk in chunks:
-            yield chunk
+        async with closed(self._store.read(self._key, start, end)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _check(
         self,
@@ -129,6 +130,17 @@ class ObjectSource:
         if self._expect is not None and leaf.digest != self._expect[index]:
             raise damaged(self._key, index, self.extents.size_bytes)
         return leaf
+
+
+@asynccontextmanager
+async def closed(chunks: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close a store's iterator with the block: it holds a connection or a file."""
+    try:
+        yield chunks
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class Cutter:
