@@ -1,4 +1,4 @@
-"""The keys of this service: what is sealed to it, what it seals for others, what it keeps sealed."""
+"""The keys of this service: what is sealed to it, what it seals, what it keeps sealed."""
 
 from typing import Protocol
 

@@ -207,7 +207,7 @@ class Job(Row, kw_only=True):
     account_id: str
     kind: str
     resource_id: str
-    request: str  # digest of the command: tells a repeat from a misuse of the id
+    request_digest: str  # of the command: tells a repeat from a misuse of the id
     state: JobState
     saga: Saga
     created_at: datetime

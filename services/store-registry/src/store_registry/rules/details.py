@@ -8,8 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import (  # type: ignore[import-untyped]
+    SchemaError,
+    ValidationError,
+)
 from msgspec import Struct
 from referencing import Registry as References
 
@@ -44,7 +47,7 @@ def check_schema(schema: dict[str, Any]) -> str | None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as err:
-        return err.message
+        return str(err.message)
     return None
 
 
