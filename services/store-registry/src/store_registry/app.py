@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from entrepot_chassis import bus, health, inbox, lifecycle, outbox, postgres, work
 from entrepot_chassis.clock import SystemClock, SystemIds
@@ -24,7 +23,7 @@ SCHEMA = "store_registry"
 
 
 async def run(settings: Settings) -> None:
-    keys = load_keys(Path(settings.key_dir))
+    keys = load_keys(settings)
     async with AsyncExitStack() as stack:
         clock, ids = SystemClock(), SystemIds()
         database = await stack.enter_async_context(
@@ -94,9 +93,9 @@ async def serving(registry: Registry, nats: Bus, policy: Policy) -> AsyncIterato
         yield
 
 
-def load_keys(folder: Path) -> ServiceKeys:
+def load_keys(settings: Settings) -> ServiceKeys:
     try:
-        pair = KeyPair.load_or_make(folder / "sealing.key")
-        return ServiceKeys(pair, AtRest.load_or_make(folder / "at-rest.key"))
+        pair = KeyPair.load_or_make(settings.sealing_key_file)
+        return ServiceKeys(pair, AtRest.load_or_make(settings.at_rest_key_file))
     except (OSError, SealError) as err:
-        raise Misconfigured(f"the keys in {folder} can't be used: {err}") from err
+        raise Misconfigured(f"the key files can't be used: {err}") from err

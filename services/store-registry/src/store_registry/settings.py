@@ -16,7 +16,8 @@ class Policy(Struct, frozen=True, kw_only=True):
 class Settings(Policy, frozen=True, kw_only=True):
     nats_url: str
     database_url: str
-    key_dir: str  # holds sealing.key and at-rest.key, made when absent; all instances share it
+    sealing_key_file: str  # X25519; made when absent, as the next; all instances share both
+    at_rest_key_file: str  # AES-256, of the secrets in our tables
     nats_nkey_file: str | None = None
     health_host: str = "127.0.0.1"
     health_port: Annotated[int, Meta(ge=0, le=65535)] = 0
