@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -31,14 +32,9 @@ class Probe:
         """Names of what does not answer under the one deadline; `stopping` first of all."""
         if self._stopping:
             return ["stopping"]
-        tasks = {name: asyncio.ensure_future(_raised(ping)) for name, ping in self._pings.items()}
-        if tasks:
-            _, late = await asyncio.wait(tasks.values(), timeout=self._deadline_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-        return sorted(n for n, task in tasks.items() if task.cancelled() or task.result())
+        pings = self._pings.items()
+        raised = await asyncio.gather(*(_raised(ping, self._deadline_s) for _, ping in pings))
+        return sorted(name for (name, _), bad in zip(pings, raised, strict=True) if bad)
 
 
 @asynccontextmanager
@@ -49,7 +45,7 @@ async def serve(
     probe = Probe(pings, deadline_s=deadline_s)
     app = web.Application()
     app.router.add_get("/livez", _livez)
-    app.router.add_get("/readyz", lambda _: _readyz(probe))
+    app.router.add_get("/readyz", partial(_readyz, probe))
     app.router.add_get("/metrics", _metrics)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
@@ -67,7 +63,7 @@ async def _livez(_: web.Request) -> web.Response:
     return web.json_response({"live": True})
 
 
-async def _readyz(probe: Probe) -> web.Response:
+async def _readyz(probe: Probe, _: web.Request) -> web.Response:
     failing = await probe.failing()
     body = msgspec.json.encode({"ready": not failing, "failing": failing})
     status = 503 if failing else 200
@@ -78,9 +74,10 @@ async def _metrics(_: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _raised(ping: Ping) -> bool:
+async def _raised(ping: Ping, deadline_s: float) -> bool:
     try:
-        await ping()
+        async with asyncio.timeout(deadline_s):
+            await ping()
     except Exception as err:  # noqa: BLE001 - whatever it is, this part is not ready
         _log.info("health.failing", error=type(err).__name__)
         return True

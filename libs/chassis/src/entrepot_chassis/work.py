@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from entrepot_chassis import logs, metrics
@@ -121,14 +121,15 @@ async def owned(
         yield task
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _failed(name, error)
 
 
 def _backoff_s(failures: int) -> float:
     return float(min(_BACKOFF_START_S * 2 ** min(failures - 1, 10), _BACKOFF_MAX_S))
 
 
-def _failed(name: str, err: Exception) -> None:
+def _failed(name: str, err: BaseException) -> None:
     _FAILURES.labels(name).inc()
     _log.error("work.failed", work=name, exc_info=err)
