@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+
 from autoscaler.guardrails import clamp
 from autoscaler.strategies.backlog import STRATEGY as BACKLOG
 from autoscaler.strategies.fixed import STRATEGY as FIXED

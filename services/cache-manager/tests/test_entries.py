@@ -4,6 +4,7 @@ import itertools
 import random
 
 import pytest
+
 from cache_manager.entries import (
     ENDED,
     IGNORED,
