@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from entrepot_chassis.ports import Unanswered
+from entrepot_chassis.ports import Retryable, Unanswered
 from entrepot_contracts.errors import Code, Problem, Refused, http_status, problem_of
 from entrepot_contracts.ids import Id
 from entrepot_contracts.values import Name
@@ -50,7 +50,7 @@ def document_of(problem: Problem, *, correlation_id: str) -> ProblemDocument:
 
 def problem_for(error: BaseException) -> Problem:
     """The problem of anything an operation can raise; unknown errors say nothing of our inside."""
-    if isinstance(error, Unanswered | TimeoutError | ConnectionError):
+    if isinstance(error, Unanswered | Retryable | TimeoutError | ConnectionError):
         return Refused(
             Code.UNAVAILABLE,
             "a service behind the gateway did not answer; the request may have been carried out",

@@ -120,7 +120,7 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
 async def _understood(route: Route, caller: Caller, request: AnyRequest) -> Asked:
     body = await _body(request)
     path = {name: str(request.path_params[name]) for name in route.path_fields}
-    query = request.query_params.multi_items()
+    query = list(request.query_params.multi_items())
     if route.has_body and query:
         name = query[0][0]
         raise Refused(

@@ -7,7 +7,7 @@ from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
-from litestar.status_codes import HTTP_404_NOT_FOUND, HTTP_405_METHOD_NOT_ALLOWED
+from litestar.status_codes import HTTP_200_OK, HTTP_404_NOT_FOUND, HTTP_405_METHOD_NOT_ALLOWED
 
 from api_gateway.reading import BODY_BYTES_MAX
 from api_gateway.rest import openapi
@@ -42,7 +42,7 @@ def _handler(route: Route, face: Face) -> HTTPRouteHandler:
     handler = HTTPRouteHandler(
         path,
         http_method=[route.method.value],  # type: ignore[list-item]
-        status_code=route.status.value,
+        status_code=HTTP_200_OK,  # the answer carries its own; Litestar wants one it may check
         name=route.operation.name,
     )
     return handler(serve)
