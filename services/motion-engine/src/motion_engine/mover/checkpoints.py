@@ -1,7 +1,7 @@
 """Progress that survives us: parts are recorded with the owner every 8 parts or 2 seconds."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from entrepot_chassis.ports import Bus, Clock, Unanswered
@@ -35,18 +35,12 @@ class Journal:
         self._pending: list[PartRecord] = []
         self._lock = asyncio.Lock()
 
-    async def begin(
-        self,
-        key: str,
-        resume: str | None,
-        facts: dict[str, Any],
-        records: Iterable[PartRecord] = (),
-    ) -> None:
-        """On record before the first byte is sent. `records`: parts of an upload that goes on
-        under another resume token, which the owner takes for another upload.
+    async def begin(self, key: str, resume: str | None, facts: dict[str, Any]) -> None:
+        """On record before the first byte is sent. Another key or `resume` than on record begins
+        another upload: the owner then forgets the parts of the one before.
         """
         self.key, self.resume, self.facts = key, resume, dict(facts)
-        self._pending = list(records)
+        self._pending.clear()
         await self.flush(force=True)
 
     async def add(self, record: PartRecord) -> None:

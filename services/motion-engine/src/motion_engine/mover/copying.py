@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from entrepot_chassis import logs
 from entrepot_contracts.errors import Code, Refused
-from entrepot_contracts.motion import Copied, Grant, PartRecord
+from entrepot_contracts.motion import Checkpointed, Copied, Grant, PartRecord
 from entrepot_contracts.values import Checksum
 from entrepot_plugin.errors import AlreadyThere, ResumeLost, StoreError
 from entrepot_plugin.ports import PartReceipt, PartWriter
@@ -74,15 +74,16 @@ class Upload:
             if same and await self.find_committed():
                 return
             if same and await self._resume(size_bytes):
-                moved = self.writer.resume != past.resume
-                records = self.records.values() if moved else ()
-                await self._journal.begin(self.key, self.writer.resume, noted, records)
+                # It goes on under the token it began with; some stores give a new one each time.
+                noted["resume"] = self.writer.resume
+                await self._journal.begin(self.key, past.resume, noted)
                 return
             await self._drop_past(size_bytes)
         self.records.clear()
         self.key = self.target.key_for(self._grant.ask.transfer_id, self._grant.epoch)
         self._writer = await self.target.begin(self.key, size_bytes, None)
         fresh = {"stage": "", "etag": None, "inspection": None, "plan": plan} | facts
+        fresh["resume"] = self.writer.resume
         await self._journal.begin(self.key, self.writer.resume, fresh)
 
     async def find_committed(self) -> bool:
@@ -150,7 +151,7 @@ class Upload:
         past = self._grant.checkpoint
         self.key = past.key
         try:
-            self._writer = await self.target.begin(past.key, size_bytes, past.resume)
+            self._writer = await self.target.begin(past.key, size_bytes, _token(past))
             listed = await self._writer.parts()
         except (ResumeLost, AlreadyThere):
             return False
@@ -163,7 +164,7 @@ class Upload:
         _log.info("copy.begun_afresh", transfer_id=self._grant.ask.transfer_id)
         if self._writer is None:
             with suppress(StoreError):
-                self._writer = await self.target.begin(past.key, size_bytes, past.resume)
+                self._writer = await self.target.begin(past.key, size_bytes, _token(past))
         if self._writer is not None:
             with suppress(StoreError):
                 await self._writer.abort()
@@ -245,6 +246,12 @@ def check_flat(wanted: Checksum, actual: str) -> None:
                 "actual": actual,
             },
         )
+
+
+def _token(past: Checkpointed) -> str | None:
+    """What the store knows the upload by at present."""
+    token = past.facts.get("resume")
+    return token if isinstance(token, str) else past.resume
 
 
 def end_of(records: Mapping[int, PartRecord]) -> int:
