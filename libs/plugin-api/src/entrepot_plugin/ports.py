@@ -99,8 +99,9 @@ class ObjectStore(Protocol):
         ...
 
     async def begin(self, key: str, size_bytes: int | None, resume: str | None) -> PartWriter:
-        """Start or resume an upload. Raises ResumeLost when `resume` is unknown here, and that is
-        also so after its commit took effect: `stat(key)` tells the two apart.
+        """Start or resume an upload. Raises ResumeLost when `resume` is unknown here. After its
+        commit took effect it may be unknown too (`stat(key)` tells) or the commit be repeated.
+        The token of a resumed writer may be a new one: persist it before the first part.
         """
         ...
 

@@ -54,6 +54,7 @@ class S3Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verify: bool = True
     ca_bundle: str | None = None
     create_bucket: bool = False
+    list_page_max: Annotated[int, Meta(ge=1, le=1000)] = 1000
     part_concurrency: Annotated[int, Meta(ge=1, le=64)] = 8
     connect_timeout_s: Seconds = 5.0
     read_timeout_s: Seconds = 30.0

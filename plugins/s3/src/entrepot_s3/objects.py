@@ -25,6 +25,7 @@ class S3Objects:
     def __init__(self, *, config: S3Config, client: Any) -> None:
         self._config = config
         self._client = client
+        self.page_max = config.list_page_max
         self._parts = asyncio.Semaphore(config.part_concurrency)
         self._base = f"{config.prefix}/" if config.prefix else ""
 
@@ -113,6 +114,7 @@ class S3Objects:
                 "list_objects_v2",
                 Bucket=self._config.bucket,
                 Prefix=self._base + prefix,
+                MaxKeys=self.page_max,
                 **more,
             )
             for entry in answer.get("Contents", ()):
@@ -171,6 +173,7 @@ class S3Objects:
                     "list_multipart_uploads",
                     Bucket=names["Bucket"],
                     Prefix=names["Key"],
+                    MaxUploads=self.page_max,
                     **more,
                 )
             except StoreError as err:

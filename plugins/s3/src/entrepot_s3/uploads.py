@@ -25,7 +25,7 @@ from entrepot_s3.faults import translating
 if TYPE_CHECKING:
     from entrepot_s3.objects import S3Objects
 
-PAGES_MAX = 100
+PAGES_MAX = 10_000  # as many as an upload may have parts
 
 
 class S3PartWriter:
@@ -48,7 +48,11 @@ class S3PartWriter:
         marker = 0
         for _ in range(PAGES_MAX):
             answer = await self._store.call(
-                self._key, "list_parts", PartNumberMarker=marker, **self._names
+                self._key,
+                "list_parts",
+                PartNumberMarker=marker,
+                MaxParts=self._store.page_max,
+                **self._names,
             )
             found += [_receipt(part) for part in answer.get("Parts", ())]
             if not answer.get("IsTruncated"):
