@@ -28,6 +28,7 @@ class Odds(Struct, frozen=True, kw_only=True):
     event_again: float = 0  # an acknowledged event comes back (F8)
     ack_lost: float = 0  # handled, committed, delivered again after ack_wait
     dedupe_forgotten: float = 0  # a message id inside the window is stored a second time (F6)
+    wipe_at_store: float = 0  # the whole event store is lost just after events were stored
     commit_unsaid: float = 0  # committed, but the caller gets an error
     commit_failed: float = 0  # rolled back by a failure at commit
     session_lost: float = 0  # an advisory lock is lost with its session
@@ -54,6 +55,7 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "event_again": (0.02, 0.2),
     "ack_lost": (0.02, 0.2),
     "dedupe_forgotten": (0.05, 0.5),
+    "wipe_at_store": (0.02, 0.2),
     "commit_unsaid": (0.002, 0.02),
     "commit_failed": (0.002, 0.02),
     "session_lost": (0.001, 0.01),
@@ -148,7 +150,7 @@ def drawn_odds(seed: int) -> Odds:
         if on:
             drawn[fault] = odds
     chances = {
-        "crash_every_steps": (0.6, draw.randint(300, 4000)),
+        "crash_every_steps": (0.6, int(10 ** draw.uniform(2, 3.6))),
         "pause_every_s": (0.4, draw.uniform(20, 90)),
         "wipe_every_s": (0.3, draw.uniform(20, 60)),
     }

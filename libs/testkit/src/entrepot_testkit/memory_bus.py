@@ -201,6 +201,8 @@ class MemoryBus:
             raise BusDown("events not stored")
         for event in events:
             self.broker.stream.store(event)
+        if fate.strikes("wipe_at_store"):
+            self.broker.later(self.broker.wipe)
         unsaid = fate.strikes("events_stored_unsaid")
         await asyncio.sleep(fate.delay_s())
         if unsaid:
