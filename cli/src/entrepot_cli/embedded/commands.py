@@ -20,6 +20,7 @@ from entrepot_cli.embedded.takeover import end, end_leftovers
 from entrepot_cli.embedded.units import answers_ready
 
 SUPERVISOR = "supervisor"
+PROGRAM = "entrepot"
 DETACH_READY_S = 180.0
 DOWN_S = 120.0
 POLL_S = 0.1
@@ -136,7 +137,7 @@ def _up_detached(folder: DataFolder, plan: Plan) -> None:
             process.wait(timeout=POLL_S)
         except subprocess.TimeoutExpired:
             continue
-        _fail(output.read_text().strip())
+        _fail(output.read_text().strip().removeprefix(f"{PROGRAM}: "))
     process.send_signal(signal.SIGTERM)
     _fail(f"not ready after {DETACH_READY_S:.0f} s; see {folder.log}")
 
@@ -180,5 +181,5 @@ def _readiness(health_url: str) -> str:
 
 
 def _fail(reason: str) -> NoReturn:
-    print(f"entrepot: {reason}", file=sys.stderr)
+    print(f"{PROGRAM}: {reason}", file=sys.stderr)
     raise SystemExit(1)

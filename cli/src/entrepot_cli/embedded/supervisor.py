@@ -18,6 +18,7 @@ BACKOFF_MIN_S = 0.2
 BACKOFF_MAX_S = 5.0
 STEADY_S = 20.0  # up that long: the next death starts again with the shortest pause
 POLL_S = 0.1
+EARLY_DEATHS_MAX = 4  # a process that never got ready and keeps dying will not get ready
 
 log = structlog.get_logger("supervisor")
 
@@ -81,6 +82,9 @@ class Supervisor:
             if waiting and self._clock.monotonic() > deadline_s:
                 raise StartFailed(self._not_ready(waiting, timeout_s))
             self._mend()
+            hopeless = [item for item in waiting if item.restarts >= EARLY_DEATHS_MAX]
+            if hopeless:
+                raise StartFailed(self._keeps_dying(hopeless))
             self._stop.wait(POLL_S)
 
     def watch(self) -> None:
@@ -120,6 +124,11 @@ class Supervisor:
 
     def _is_ready(self, item: Watched) -> bool:
         return item.unit.running and item.unit.ready()
+
+    def _keeps_dying(self, hopeless: Sequence[Watched]) -> str:
+        names = [item.unit.name for item in hopeless]
+        logs = ", ".join(str(self._folder.log_of(name)) for name in names)
+        return f"{', '.join(names)} ended again and again while starting; see {logs}"
 
     def _not_ready(self, waiting: Sequence[Watched], timeout_s: float) -> str:
         names = [item.unit.name for item in waiting]
