@@ -72,6 +72,10 @@ async def connect(
         await bus.close()
 
 
+class _LineBroke(Exception):
+    pass
+
+
 class NatsBus:
     """ports.Bus on a real server. Made by `connect`."""
 
@@ -86,6 +90,8 @@ class NatsBus:
         self._closing = False
         self.generation = 0  # counts reconnects: pulls in flight before one are lost
         self.permission_violations = 0
+        self._breaks = 0
+        self._asking: set[asyncio.Timeout] = set()
 
     async def open(self, url: str, *, nkey_file: str | None, connect_s: float) -> None:
         try:
@@ -116,28 +122,43 @@ class NatsBus:
     async def request(
         self, subject: str, message: Struct, *, reply: type[T], timeout_s: float
     ) -> T:
-        """Commands repeat safely, so while nobody listens or the line is down we try again until
-        `timeout_s` is over; an answer that does not come is never asked for twice.
+        """Commands repeat safely, so we ask again until `timeout_s` is over while nobody listens,
+        the line is down, or the line broke after asking. An owner that is only slow is asked once.
         """
         body, headers = msgspec.json.encode(message), logs.headers_out() or None
         deadline = self._clock.monotonic() + timeout_s
         while True:
             left = deadline - self._clock.monotonic()
             try:
-                answer = await self._client.request(
-                    subject, body, timeout=max(left, 0.001), headers=headers
-                )
-            except (NoRespondersError, OutboundBufferLimitError) as err:
-                if left <= _PATIENCE_S:
+                answer = await self._asked(subject, body, headers, max(left, 0.001))
+            except (NoRespondersError, OutboundBufferLimitError, _LineBroke) as err:
+                if deadline - self._clock.monotonic() <= _PATIENCE_S:
                     raise Unanswered(subject, _reason(err)) from err
                 await self._clock.sleep(_PATIENCE_S)
-                continue
-            except NatsError as err:
+            except (NatsError, TimeoutError) as err:
                 raise Unanswered(subject, _reason(err)) from err
-            try:
-                return msgspec.json.decode(answer.data, type=reply)
-            except msgspec.DecodeError as err:
-                raise Unanswered(subject, f"unreadable answer: {err}") from err
+            else:
+                return _decoded_answer(subject, answer.data, reply)
+
+    async def _asked(
+        self, subject: str, body: bytes, headers: dict[str, str] | None, timeout_s: float
+    ) -> Msg:
+        """One request; _LineBroke when the connection went away under it: no answer can come."""
+        breaks = self._breaks
+        try:
+            async with asyncio.timeout(timeout_s) as scope:
+                self._asking.add(scope)
+                try:
+                    # The scope is the time-out; the client's own only has to be later.
+                    return await self._client.request(
+                        subject, body, timeout=timeout_s + 60, headers=headers
+                    )
+                finally:
+                    self._asking.discard(scope)
+        except TimeoutError as err:
+            if breaks != self._breaks:
+                raise _LineBroke from err
+            raise
 
     @asynccontextmanager
     async def answer(
@@ -350,6 +371,11 @@ class NatsBus:
         _log.info("bus.reconnected")
 
     async def _on_disconnect(self) -> None:
+        self._breaks += 1
+        now = asyncio.get_running_loop().time()
+        for scope in self._asking:
+            with suppress(RuntimeError):  # it is ending already
+                scope.reschedule(now)
         if not self._closing:
             _log.warning("bus.disconnected")
 
@@ -359,13 +385,20 @@ class NatsBus:
             lifecycle.stop_self()
 
 
+def _decoded_answer(subject: str, body: bytes, reply: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=reply)
+    except msgspec.DecodeError as err:
+        raise Unanswered(subject, f"unreadable answer: {err}") from err
+
+
 def _reason(err: BaseException) -> str:
     match err:
         case NoRespondersError():
             return "no responders"
-        case NatsTimeoutError():
+        case NatsTimeoutError() | TimeoutError():
             return "timeout"
-        case OutboundBufferLimitError() | ConnectionClosedError():
+        case OutboundBufferLimitError() | ConnectionClosedError() | _LineBroke():
             return "not connected"
         case _:
             return logs.scrub_url(f"{type(err).__name__}: {err}")
