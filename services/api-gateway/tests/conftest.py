@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from api_gateway import app
 from api_gateway.accounts import Accounts
@@ -20,6 +21,14 @@ _spec = importlib.util.spec_from_file_location(
 )
 owners = sys.modules["gateway_owners"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(owners)
+
+
+def pytest_collection_modifyitems(items):
+    """The gateway of a module lives in the loop of the module, and so do its tests."""
+    for item in items:
+        here = Path(__file__).parent in item.path.parents
+        if here and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 class Gateway:
@@ -64,7 +73,7 @@ async def running_gateway(*, nats_url, database_url, folder, **changes):
         nats_url=nats_url,
         database_url=database_url,
         seal_key_file=str(folder / "seal.key"),
-        **{"keep_alive_s": 0.2, "drain_s": 2, **changes},
+        **{"keep_alive_s": 0.2, "drain_s": 2, "ask_timeout_s": 0.5, **changes},
     )
     async with AsyncExitStack() as stack:
         await postgres.Migrations(package="api_gateway", schema="api_gateway").apply(database_url)
@@ -85,16 +94,31 @@ async def running_gateway(*, nats_url, database_url, folder, **changes):
             settings=settings,
             behind=behind,
         )
-        gateway.clients["nobody"] = await stack.enter_async_context(gateway.client())
-        await gateway.add_caller(stack, "admin", Role.ADMIN)
-        await gateway.add_caller(stack, "alice", Role.USER)
-        await gateway.add_caller(stack, "bob", Role.USER)
         yield gateway
 
 
-@pytest.fixture
-async def gateway(nats_url, database_url, tmp_path):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(nats_url, postgres, tmp_path_factory, request):
+    """One per module: starting takes longer than most tests."""
+    name = f"gateway_{request.module.__name__.rsplit('.', 1)[-1]}"
+    postgres.ensure_database(name)
     async with running_gateway(
-        nats_url=nats_url, database_url=database_url, folder=tmp_path
-    ) as running:
+        nats_url=nats_url,
+        database_url=postgres.dsn(database=name),
+        folder=tmp_path_factory.mktemp("gateway"),
+    ) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running):
+    """As new: no rows but those of three accounts, owners who know nothing."""
+    running.owners.forget()
+    async with running.database.transaction() as tx:
+        await tx.connection.execute("TRUNCATE api_key, account, http_once")
+    async with AsyncExitStack() as stack:
+        running.clients["nobody"] = await stack.enter_async_context(running.client())
+        await running.add_caller(stack, "admin", Role.ADMIN)
+        await running.add_caller(stack, "alice", Role.USER)
+        await running.add_caller(stack, "bob", Role.USER)
         yield running

@@ -30,6 +30,9 @@ class Owners:
     """Keeps who owns which id; the things of others do not exist for a user."""
 
     def __init__(self):
+        self.forget()
+
+    def forget(self):
         self.asked = []
         self.corrs = []  # correlation ids as they came over the bus
         self.owner_of = {}

@@ -69,6 +69,7 @@ async def serving(settings: Settings, *, database: Database, nats: Bus) -> Async
         accounts=accounts,
         links=LinkOpener(seal.KeyPair.load_or_make(settings.seal_key_file)),
         clock=clock,
+        ask_timeout_s=settings.ask_timeout_s,
         seal=seal.seal,
     )
     ring = EventRing(watchers_max=settings.watchers_max)

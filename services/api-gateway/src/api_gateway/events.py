@@ -13,6 +13,7 @@ from collections import deque
 import msgspec
 from msgspec import Struct
 
+from entrepot_chassis import metrics
 from entrepot_contracts.motion import TransferProgress
 from entrepot_contracts.registry import (
     JobChanged,
@@ -21,6 +22,7 @@ from entrepot_contracts.registry import (
     VolumeChanged,
 )
 
+STREAMS = metrics.gauge("entrepot_event_streams", "Event streams open now.")
 RING_MAX = 4096
 PROGRESS_MAX = 256  # transfers a slow watcher has unread progress of
 ID_BYTES = 12
@@ -160,10 +162,13 @@ class EventRing:
     def enter(self, *, account_id: str | None, last_id: str | None) -> Watcher:
         watcher = Watcher(self, account_id=account_id, last_id=last_id)
         self._watchers.add(watcher)
+        STREAMS.inc()
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
-        self._watchers.discard(watcher)
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+            STREAMS.dec()
 
     @property
     def watching(self) -> int:

@@ -20,6 +20,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     seal_key_file: str
     # Where the first administrator's key goes when there is no account yet; None: none is made.
     admin_key_file: str | None = None
+    ask_timeout_s: Annotated[float, Meta(gt=0)] = 5.0  # for an owner to answer a command
     connections_max: Annotated[int, Meta(ge=1)] = 1000
     watchers_max: Annotated[int, Meta(ge=1)] = 500  # open event streams, all accounts
     keep_alive_s: Annotated[float, Meta(gt=0)] = 10.0  # between two comments of an event stream

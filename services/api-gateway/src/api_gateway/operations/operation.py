@@ -16,7 +16,6 @@ from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.registry import Page
 from entrepot_contracts.values import Actor, Role
 
-ASK_TIMEOUT_S = 5.0
 V = TypeVar("V", bound=Struct)
 
 
@@ -27,6 +26,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     accounts: Accounts
     links: LinkOpener
     clock: Clock
+    ask_timeout_s: float
     seal: Callable[[str, bytes], bytes]  # (recipient's public key, data) -> box: chassis.seal.seal
 
 
@@ -43,7 +43,7 @@ class Call(Struct, frozen=True, kw_only=True):
 
     async def ask(self, command: Struct, reply: type[V], *, extra_s: float = 0.0) -> V:
         """Answer of the command's owner. Raises Refused, or Unanswered."""
-        answer = await ask(self.desk.bus, command, timeout_s=ASK_TIMEOUT_S + extra_s)
+        answer = await ask(self.desk.bus, command, timeout_s=self.desk.ask_timeout_s + extra_s)
         assert isinstance(answer, reply), (type(answer), reply)
         return answer
 
