@@ -144,7 +144,7 @@ class Storyline:
             accepted = self._register("debian-north", scope="zone", zone_ids=[self._zones["north"]])
             self._finish(accepted["job_id"], "http -> directory")
             copy = self._ready_copy("/v1/templates", accepted["id"])
-            stored = self._places.images / copy["stored"]["key"]
+            stored = self._places.images / "objects" / copy["stored"]["key"]
             row.bytes = stored.stat().st_size
             _same("SHA-256 of the file in the store", sha256(stored), self._image.qcow2_sha256)
             row.verified = self._user_checksum(accepted["id"])
