@@ -8,9 +8,10 @@ import pytest
 from entrepot_chassis import bus, migrations, postgres
 from entrepot_testkit.memory_bus import MemoryBroker
 from entrepot_testkit.memory_database import MemoryDatabase
+from entrepot_testkit.memory_transaction import Unique
 
 SERVICE = "contract"
-UNIQUE = {"token": [("account_id", "token")]}
+UNIQUE = {"token": [Unique(columns=("account_id", "token"))]}
 TABLES = """
 CREATE TABLE thing (
     thing_id text PRIMARY KEY, name text NOT NULL, shade text NOT NULL, size bigint NOT NULL,

@@ -203,6 +203,7 @@ def test_every_fault_strikes_somewhere():
         "wipe_every_s",
         "store_fails",
         "store_unsaid",
+        "write_rots",
     } | {"crash", "wipe"}  # fmt: skip
 
 

@@ -116,6 +116,7 @@ def test_doom_strikes_at_every_await_in_turn():
 
     async def main() -> int:
         fate = Fate(seed, Odds(crash_every_steps=12))
+        fate.unleash()
         store = MemoryDatabase(fate, service="s")
 
         async def body(life) -> None:
@@ -171,6 +172,7 @@ def test_a_paused_process_does_nothing_while_time_goes_on_and_then_does_not_know
 def test_a_commit_that_raised_may_have_happened_or_not(fault):
     async def main() -> None:
         fate = Fate(1, Odds(**{fault: 1.0}))
+        fate.unleash()
         store = MemoryDatabase(fate, service="s")
         with pytest.raises(DatabaseUnavailable):
             await add_one(store.connection(), "a")

@@ -34,6 +34,7 @@ class Odds(Struct, frozen=True, kw_only=True):
     session_lost: float = 0  # an advisory lock is lost with its session
     store_fails: float = 0  # a store operation fails before its effect
     store_unsaid: float = 0  # a store operation takes effect and then fails
+    write_rots: float = 0  # a part is stored with a wrong bit, and acknowledged
     delay_s_max: float = 0.02  # of messages and statements
     delay_long: float = 0  # probability that a delay is a long one
     delay_long_s: float = 3.0
@@ -61,6 +62,7 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "session_lost": (0.001, 0.01),
     "store_fails": (0.005, 0.03),
     "store_unsaid": (0.005, 0.03),
+    "write_rots": (0.01, 0.1),
     "delay_long": (0.001, 0.01),
 }
 
@@ -68,13 +70,13 @@ _FAULTS: dict[str, tuple[float, float]] = {
 class Fate:
     """Decisions of one run. Each kind of fault has its own stream, so adding one moves no other.
 
-    `heal()` ends all faults: what follows is the liveness phase.
+    Nothing goes wrong before `unleash()`; `heal()` ends all faults: the liveness phase.
     """
 
     def __init__(self, seed: int, odds: Odds | None = None) -> None:
         self.seed = seed
-        self.odds = drawn_odds(seed) if odds is None else odds
-        self.drawn = self.odds
+        self.drawn = drawn_odds(seed) if odds is None else odds
+        self.odds = Odds(delay_s_max=self.drawn.delay_s_max)
         self.struck: Counter[str] = Counter()
         self._streams: dict[str, random.Random] = {}
 
@@ -125,8 +127,12 @@ class Fate:
         """An exponential waiting time of that mean, never zero."""
         return max(1e-6, self.stream(stream).expovariate(1 / mean))
 
+    def unleash(self) -> None:
+        self.odds = self.drawn
+        note("fate: unleashed")
+
     def heal(self) -> None:
-        self.odds = Odds(delay_s_max=self.odds.delay_s_max)
+        self.odds = Odds(delay_s_max=self.drawn.delay_s_max)
         note("fate: healed")
 
     def dump(self) -> str:

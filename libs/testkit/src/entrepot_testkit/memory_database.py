@@ -18,7 +18,13 @@ import msgspec
 from entrepot_chassis.ports import DatabaseUnavailable, OutboxEvent, Row
 from entrepot_testkit.fate import CALM, Fate
 from entrepot_testkit.memory_locks import Holder, Locks
-from entrepot_testkit.memory_transaction import DeadLetter, LogEntry, MemoryTransaction
+from entrepot_testkit.memory_transaction import (
+    DeadLetter,
+    Guard,
+    LogEntry,
+    MemoryTransaction,
+    Unique,
+)
 from entrepot_testkit.sim_clock import SimClock
 from entrepot_testkit.sim_loop import note
 from entrepot_testkit.sim_process import Incarnation
@@ -27,8 +33,8 @@ RowT = TypeVar("RowT", bound=Row)
 
 
 class MemoryDatabase:
-    """The server's side: one service's schema. `unique` names the unique columns of its tables
-    besides the key, as its migrations do: {"job": [("account_id", "token")]}.
+    """The server's side: one service's schema. `unique` names what is unique in its tables besides
+    the key, `guards` stand for their BEFORE UPDATE triggers: both as in its migrations.
     """
 
     def __init__(
@@ -36,11 +42,13 @@ class MemoryDatabase:
         fate: Fate | None = None,
         *,
         service: str,
-        unique: Mapping[str, Sequence[tuple[str, ...]]] | None = None,
+        unique: Mapping[str, Sequence[Unique]] | None = None,
+        guards: Mapping[str, Guard] | None = None,
     ) -> None:
         self.service = service
         self.fate = fate or Fate(0, CALM)
         self.unique = dict(unique or {})
+        self.guards = dict(guards or {})
         self.clock = SimClock()
         self.locks = Locks()
         self.tables: dict[str, dict[str, bytes]] = defaultdict(dict)

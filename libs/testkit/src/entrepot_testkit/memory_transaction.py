@@ -1,8 +1,8 @@
 """One transaction of the memory database: its own writes over what is committed, and its locks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from entrepot_testkit.memory_database import MemoryConnection
 
 RowT = TypeVar("RowT", bound=Row)
+
+
+Guard = Callable[[Any, Any], None]  # row before, row after; raises what the trigger would
+
+
+class Unique(Struct, frozen=True, kw_only=True):
+    """A unique index; `where` makes it a partial one."""
+
+    columns: tuple[str, ...]
+    where: Callable[[Any], bool] | None = None
+
+    def covers(self, row: Row) -> bool:
+        held = [getattr(row, column) for column in self.columns]
+        return None not in held and (self.where is None or self.where(row))
 
 
 class LogEntry(Struct, kw_only=True):
@@ -97,6 +111,10 @@ class MemoryTransaction:
         await self._lock(type(row), key)
         if not await self._unique_columns_free(row, key):
             raise ValueError(f"{row.TABLE.name} {key}: a unique column is taken")
+        before = self._row(type(row), key)
+        guard = self._store.guards.get(row.TABLE.name)
+        if before is not None and guard is not None:
+            guard(before, row)
         self.writes[row.TABLE.name, key] = _encoded(row)
 
     async def add(self, row: Row) -> bool:
@@ -168,22 +186,26 @@ class MemoryTransaction:
         await self._store.locks.acquire(self.holder, (kind.TABLE.name, key))
 
     async def _unique_columns_free(self, row: Row, key: str) -> bool:
-        for columns in self._store.unique.get(row.TABLE.name, ()):
-            values = tuple(getattr(row, column) for column in columns)
-            if None in values:
+        kind = type(row)
+        for rule in self._store.unique.get(row.TABLE.name, ()):
+            if not rule.covers(row):
                 continue
-            await self._store.locks.acquire(self.holder, (row.TABLE.name, columns, values))
-            wanted = _Wanted(type(row), dict(zip(columns, values, strict=True)))
-            if any(
-                other != key and self._matches(wanted, type(row), other)
-                for other in self._keys(type(row))
-            ):
+            values = {column: getattr(row, column) for column in rule.columns}
+            await self._store.locks.acquire(self.holder, (row.TABLE.name, *values.items()))
+            wanted = _Wanted(kind, values)
+            others = [other for other in self._keys(kind) if other != key]
+            if any(self._matches(wanted, kind, other, rule) for other in others):
                 return False
         return True
 
-    def _matches(self, wanted: "_Wanted", kind: type[Row], key: str) -> bool:
+    def _matches(
+        self, wanted: "_Wanted", kind: type[Row], key: str, rule: Unique | None = None
+    ) -> bool:
         body = self._body(kind, key)
-        return body is not None and wanted.matches(self._store.glance(kind, body))
+        if body is None:
+            return False
+        row = self._store.glance(kind, body)
+        return wanted.matches(row) and (rule is None or rule.covers(row))
 
     def _body(self, kind: type[Row], key: str) -> bytes | None:
         own = (kind.TABLE.name, key)

@@ -104,7 +104,7 @@ class SimProcess:
         self._count += 1
         life = self.life = Incarnation(self.name, self._count)
         life.kill = self.kill
-        self._decide_doom(life)
+        self.doom()
         running_loop().note(f"{life!r} starts")
         life.spawn(self._body(life), name=repr(life))
 
@@ -117,9 +117,11 @@ class SimProcess:
         if life.alive:
             self.kill("exit")
 
-    def _decide_doom(self, life: Incarnation) -> None:
-        mean = self.fate.odds.crash_every_steps
-        life.doom = None if not mean else 1 + int(self.fate.about(f"doom:{self.name}", mean))
+    def doom(self) -> None:
+        """Decide at which step from now the present life ends, if the odds want that at all."""
+        mean, life = self.fate.odds.crash_every_steps, self.life
+        if mean and life is not None:
+            life.doom = life.steps + 1 + int(self.fate.about(f"doom:{self.name}", mean))
 
     def kill(self, why: str = "killed") -> None:
         """SIGKILL, now; the restart follows after `restart_s` unless `restarts` is off."""

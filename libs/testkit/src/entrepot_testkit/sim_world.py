@@ -1,8 +1,9 @@
 """One simulated installation: broker, databases, processes, a nemesis; and how a seed is judged.
 
-A scenario is a coroutine function over a World. It drives clients while the nemesis strikes (the
-safety phase), calls `heal()` (the liveness phase), waits with `settle`, and asserts its invariants.
-`judge` runs one seed; a failure tells the options of the run and the line that replays it.
+A scenario is a coroutine function over a World. It sets up in calm, calls `unleash()`, drives
+clients while the nemesis strikes (the safety phase), calls `heal()` (the liveness phase), waits
+with `settle`, and asserts its invariants. `judge` runs one seed; a failure tells the options of
+the run and the line that replays it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from msgspec import Struct
 from entrepot_testkit.fate import Fate, Odds
 from entrepot_testkit.memory_bus import MemoryBroker
 from entrepot_testkit.memory_database import MemoryDatabase
+from entrepot_testkit.memory_transaction import Guard, Unique
 from entrepot_testkit.sim_clock import SeededIds, SimClock
 from entrepot_testkit.sim_loop import Deadlock, Livelock, OutOfTime, Run, run, running_loop
 from entrepot_testkit.sim_process import Incarnation, SimProcess
@@ -44,9 +46,13 @@ class World:
         return SeededIds(self.seed, owner)
 
     def database(
-        self, service: str, *, unique: Mapping[str, Sequence[tuple[str, ...]]] | None = None
+        self,
+        service: str,
+        *,
+        unique: Mapping[str, Sequence[Unique]] | None = None,
+        guards: Mapping[str, Guard] | None = None,
     ) -> MemoryDatabase:
-        made = MemoryDatabase(self.fate, service=service, unique=unique)
+        made = MemoryDatabase(self.fate, service=service, unique=unique, guards=guards)
         self.databases[service] = made
         return made
 
@@ -68,7 +74,10 @@ class World:
     # --- the nemesis ------------------------------------------------------------------------------
 
     def unleash(self) -> None:
-        """Timed faults begin. Crashes need no task: each life carries its doom."""
+        """Faults begin. Crashes need no task: each life carries its doom."""
+        self.fate.unleash()
+        for process in self.processes.values():
+            process.doom()
         odds = self.fate.odds
         if odds.wipe_every_s:
             self._nemesis.append(asyncio.ensure_future(self._wipes(odds.wipe_every_s)))
