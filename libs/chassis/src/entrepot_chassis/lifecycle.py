@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import NoReturn, Protocol, TypeVar
 
 from msgspec import Struct
@@ -74,22 +75,33 @@ def main(
     sys.exit(0)
 
 
+class _Signals:
+    """SIGTERM and SIGINT from the very start of the loop, so that one that comes while the
+    service is still composing itself drains it as well.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self.asked.is_set():
+            _log.critical("service.stopped_hard", why="second signal")
+            os._exit(EXIT_FAILED)
+        self.asked.set()
+
+
+_signals: ContextVar[_Signals] = ContextVar("signals")
+
+
 async def until_stopped(probe: Stopping | None = None, *, grace_s: float = _GRACE_S) -> None:
     """Wait for SIGTERM or SIGINT. Readiness turns false first; then the caller's exit stack
     drains. A second signal, or `grace_s` more, ends the process hard.
     """
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if asked.is_set():
-            _log.critical("service.stopped_hard", why="second signal")
-            os._exit(EXIT_FAILED)
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    await asked.wait()
+    signals = _signals.get(None) or _Signals()
+    await signals.asked.wait()
     _log.info("service.stopping", grace_s=grace_s)
     if probe is not None:
         probe.stopping()
@@ -116,6 +128,7 @@ def _load(service: str, kind: type[S], environ: Mapping[str, str]) -> S:
 
 
 async def _awaited(run: Callable[[S], Awaitable[None]], loaded: S) -> None:
+    _signals.set(_Signals())
     await run(loaded)
 
 
