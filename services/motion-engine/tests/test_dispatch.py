@@ -10,7 +10,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 WIDE = Caps(account=1000, store=1000, zone=1000)
 
 
-def one(name, account="a", work_class=WorkClass.BATCH, size=1 << 30, due_s=0, stores=(), zone=None):
+def one(
+    name, account="a", *, work_class=WorkClass.BATCH, size=1 << 30, due_s=0, stores=(), zone=None
+):
     return Candidate(
         transfer_id=name,
         account_id=account,
