@@ -41,7 +41,9 @@ class Gateway:
         self.settings = settings
         self.owners = behind
         self.ids = SystemIds()
-        self.accounts = Accounts(database, entropy=lambda count: SystemIds().new().encode()[-count:])
+        self.accounts = Accounts(
+            database, entropy=lambda count: SystemIds().new().encode()[-count:]
+        )
         self.account_ids = {}
         self.keys = {}
         self.clients = {}
@@ -83,9 +85,7 @@ async def running_gateway(*, nats_url, database_url, folder, **changes):
         behind = owners.Owners()
         owner_bus = await stack.enter_async_context(bus.connect(nats_url, name="owners", drain_s=1))
         await stack.enter_async_context(behind.answering(owner_bus))
-        nats = await stack.enter_async_context(
-            bus.connect(nats_url, name="api-gateway", drain_s=1)
-        )
+        nats = await stack.enter_async_context(bus.connect(nats_url, name="api-gateway", drain_s=1))
         port = await stack.enter_async_context(app.serving(settings, database=database, nats=nats))
         gateway = Gateway(
             url=f"http://127.0.0.1:{port}",

@@ -347,5 +347,3 @@ def _transfer(transfer_id, account_id):
         attempts_max=5,
         created_at=NOW,
     )
-
-

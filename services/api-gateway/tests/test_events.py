@@ -176,11 +176,11 @@ async def test_a_client_that_left_leaves_nothing_behind(gateway):
         return REGISTRY.get_sample_value("entrepot_event_streams")
 
     async with asyncio.timeout(10):
-        while open_streams():
+        while open_streams():  # noqa: ASYNC110 - uvicorn notices it, nobody tells us
             await asyncio.sleep(0.02)
         async with watching(gateway.alice), watching(gateway.bob):
             assert open_streams() == 2
-        while open_streams():
+        while open_streams():  # noqa: ASYNC110 - uvicorn notices it, nobody tells us
             await asyncio.sleep(0.02)
 
 
@@ -210,6 +210,19 @@ async def test_the_ring_forgets_the_oldest_and_knows_it():
         await ring.changed(job_changed("a", second=second))
     late = ring.enter(account_id="a", last_id=oldest)
     assert (await drained(late))[0].kind == "reset"
+
+
+async def test_after_a_gap_everybody_is_told_to_list_again():
+    ring = EventRing(watchers_max=2)
+    watcher = ring.enter(account_id="a", last_id=None)
+    await ring.changed(job_changed("a", second=0))
+    seen = (await drained(watcher))[0].event_id
+    ring.interrupted()
+    assert [happening.kind for happening in await drained(watcher)] == ["reset"]
+    late = ring.enter(account_id="a", last_id=seen)
+    assert [happening.kind for happening in await drained(late)] == ["reset"]
+    await ring.changed(job_changed("a", second=1))
+    assert [happening.kind for happening in await drained(watcher)] == ["job.changed"]
 
 
 async def test_ids_are_the_same_on_every_gateway():

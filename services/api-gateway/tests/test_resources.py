@@ -3,7 +3,7 @@
 import json
 
 import msgspec
-import pytest
+
 from entrepot_contracts import registry
 from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.values import Role

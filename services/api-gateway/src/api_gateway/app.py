@@ -19,13 +19,14 @@ from api_gateway.rest.watch import Watch
 from api_gateway.settings import Settings
 from entrepot_chassis import bus, health, lifecycle, postgres, seal, work
 from entrepot_chassis.clock import SystemClock, SystemIds
-from entrepot_chassis.ports import Bus, Database
+from entrepot_chassis.ports import Database
 from entrepot_contracts.catalog import event_of, telemetry_of
 from entrepot_contracts.motion import TransferProgress
 
 SERVICE = "api-gateway"
 SCHEMA = "api_gateway"
 SWEEP_S = 600.0
+GAP_LOOK_S = 0.5
 
 
 async def run(settings: Settings) -> None:
@@ -59,7 +60,9 @@ async def run(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, database: Database, nats: Bus) -> AsyncIterator[int]:
+async def serving(
+    settings: Settings, *, database: Database, nats: bus.NatsBus
+) -> AsyncIterator[int]:
     """The HTTP side over a database and a bus; yields its port."""
     clock, ids = SystemClock(), SystemIds()
     accounts = Accounts(database, entropy=secrets.token_bytes)
@@ -80,10 +83,13 @@ async def serving(settings: Settings, *, database: Database, nats: Bus) -> Async
     async with AsyncExitStack() as stack:
         # Every gateway hears every event: its watchers may sit on any of them.
         for kind in KINDS:
-            subject = event_of(kind).subject.replace("{id}", "*")
+            subject = event_of(kind).pattern
             await stack.enter_async_context(nats.listen(subject, kind, ring.changed))
         await stack.enter_async_context(
             nats.listen(telemetry_of(TransferProgress).subject, TransferProgress, ring.progressed)
+        )
+        await stack.enter_async_context(
+            work.periodic("notice-gaps", GAP_LOOK_S, _Gaps(nats, ring).look, clock=clock)
         )
         await stack.enter_async_context(
             work.periodic("forget-http-once", SWEEP_S, once.sweep, clock=clock)
@@ -99,3 +105,17 @@ async def serving(settings: Settings, *, database: Database, nats: Bus) -> Async
         )
         stack.callback(ring.close)
         yield port
+
+
+class _Gaps:
+    """Notices reconnects to the broker: what was published meanwhile was not heard."""
+
+    def __init__(self, nats: bus.NatsBus, ring: EventRing) -> None:
+        self._nats = nats
+        self._ring = ring
+        self._seen = nats.generation
+
+    async def look(self) -> None:
+        if self._nats.generation != self._seen:
+            self._seen = self._nats.generation
+            self._ring.interrupted()

@@ -174,6 +174,15 @@ class EventRing:
     def watching(self) -> int:
         return len(self._watchers)
 
+    def interrupted(self) -> None:
+        """Events may have been missed: whoever watches, or comes back, is told to list again."""
+        self._ring.clear()
+        self._positions.clear()
+        self.end += 1
+        self.begin = self.end
+        for watcher in self._watchers:
+            watcher.wake()
+
     def close(self) -> None:
         """Drain: open streams end, no new ones begin."""
         self.closed = True

@@ -52,7 +52,7 @@ async def listening(
 
 def _config(app: Edge, *, connections_max: int, drain_s: float) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -88,7 +88,9 @@ _IN_WORDS = {
 }
 
 
-def invalid(error: msgspec.ValidationError, *, fields: tuple[str, ...]) -> Refused:
+def invalid(
+    error: msgspec.ValidationError, *, kind: type[Struct], fields: tuple[str, ...]
+) -> Refused:
     """Names the field and what is expected; never repeats the value."""
     text = str(error)
     path = _PATH.search(text)
@@ -100,8 +102,33 @@ def invalid(error: msgspec.ValidationError, *, fields: tuple[str, ...]) -> Refus
         name = unknown["name"][:100]
         known = f"; known here: {', '.join(fields)}" if not where and fields else ""
         return _refused(_join(where, name), f"there is no such field{known}")
+    if said.startswith("Invalid enum value"):
+        return _refused(where, f"expected one of {', '.join(choices(kind, where))}")
     words = next((words for pattern, words in _IN_WORDS.items() if repr(pattern) in said), None)
     return _refused(where or "body", words or said[:1].lower() + said[1:])
+
+
+def choices(kind: type[Struct], where: str) -> tuple[str, ...]:
+    """What the enum at this place of a request may be."""
+    part = msgspec.inspect.type_info(kind)
+    for step in (re.sub(r"\[[^]]*\]", "", name) for name in where.split(".")):
+        part = _struct_in(part)
+        part = next(field.type for field in part.fields if field.encode_name == step)
+    found = next(each for each in _within(part) if isinstance(each, msgspec.inspect.EnumType))
+    return tuple(str(member.value) for member in found.cls)
+
+
+def _struct_in(part: msgspec.inspect.Type) -> msgspec.inspect.StructType:
+    return next(each for each in _within(part) if isinstance(each, msgspec.inspect.StructType))
+
+
+def _within(part: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
+    """A type, or what a union, tuple or list of it holds."""
+    if isinstance(part, msgspec.inspect.UnionType):
+        return tuple(each for one in part.types for each in _within(one))
+    if isinstance(part, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+        return _within(part.item_type)
+    return (part,)
 
 
 def _join(where: str, name: str) -> str:

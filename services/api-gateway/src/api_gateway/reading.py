@@ -37,7 +37,7 @@ def request_of(
     try:
         return msgspec.convert({**said, **path}, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise invalid(error, fields=_writable(kind, path)) from error
+        raise invalid(error, kind=kind, fields=_writable(kind, path)) from error
 
 
 def _writable(kind: type[Struct], path: Mapping[str, str]) -> tuple[str, ...]:

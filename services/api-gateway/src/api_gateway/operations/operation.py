@@ -1,7 +1,7 @@
 """One operation: who may call it, the schema of what they may say, the command it becomes."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import NODEFAULT, Struct
@@ -105,7 +105,7 @@ def forwarded(
         values |= fixed
         if "actor" in actual:
             values["actor"] = call.actor
-        return await call.ask(command(**values), cast("type[Struct]", command_of(command).reply))
+        return await call.ask(command(**values), command_of(command).reply)
 
     return Operation(
         name=name,

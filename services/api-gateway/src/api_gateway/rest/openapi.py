@@ -56,6 +56,7 @@ def document() -> dict[str, Any]:
     for route in ROUTES:  # their fields are spelled out as parameters and bodies
         components.pop(named[route.operation.request], None)
     components.pop(named[WatchRequest], None)
+    _drop_unused(components, paths)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Entrepot", "version": VERSION},
@@ -206,6 +207,28 @@ def _rename(component: dict[str, Any], old: str, new: str) -> None:
     properties = component["properties"]
     component["properties"] = {new: properties.pop(old), **properties}
     component["required"] = [new if name == old else name for name in component["required"]]
+
+
+def _drop_unused(components: dict[str, Any], paths: dict[str, Any]) -> None:
+    """Only what an answer can contain is published: no internal message by its side."""
+    used: set[str] = set()
+    waiting = _references(paths)
+    while waiting:
+        name = waiting.pop()
+        if name not in used:
+            used.add(name)
+            waiting |= _references(components[name])
+    for name in set(components) - used:
+        del components[name]
+
+
+def _references(part: Any) -> set[str]:
+    if isinstance(part, dict):
+        own = {part["$ref"].rsplit("/", 1)[1]} if isinstance(part.get("$ref"), str) else set()
+        return own.union(*map(_references, part.values()))
+    if isinstance(part, list):
+        return set().union(*map(_references, part))
+    return set()
 
 
 def _add_cursor(component: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def present(route: Route, answer: Struct, *, want: Struct) -> dict[str, Any]:
 
 def view(thing: Struct) -> dict[str, Any]:
     """One view as JSON data: its own id first, tags of the wire left out at every depth."""
-    said = _untagged(thing)
+    said: dict[str, Any] = _untagged(thing)
     own = OWN_ID.get(type(thing))
     if own is None:
         return said
