@@ -350,10 +350,10 @@ def _keys() -> ServiceKeys:
     return ServiceKeys(KeyPair.new(), AtRest(random.Random(7).randbytes(32)))
 
 
-def memory_desk() -> Desk:
+def make_memory_desk(clock: Any = None) -> Desk:
     store = MemoryDatabase(service=SERVICE, unique={"zone": [("name",)]})
     registry = Registry.over(
-        store.connection(), clock=SystemClock(), ids=SystemIds(), keys=_keys()
+        store.connection(), clock=clock or SystemClock(), ids=SystemIds(), keys=_keys()
     )
 
     async def dump() -> bytes:
@@ -393,7 +393,7 @@ async def real_desk(url: str, stack: AsyncExitStack) -> Desk:
 async def desk(request):
     """Both databases: what passes on one only is a difference in the port."""
     if request.param == "memory":
-        yield memory_desk()
+        yield make_memory_desk()
         return
     async with AsyncExitStack() as stack:
         yield await real_desk(request.getfixturevalue("database_url"), stack)
@@ -401,7 +401,13 @@ async def desk(request):
 
 @pytest.fixture
 def memory():
-    return memory_desk()
+    return make_memory_desk()
+
+
+@pytest.fixture
+def memory_desk():
+    """Makes desks over a memory database."""
+    return make_memory_desk
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ async def create_snapshot(registry: Registry, command: CreateSnapshot) -> Accept
         )
         pool = await _pool_of(tx, volume)
         store = await _backup_store(tx, command, volume)
-        prefix = snapshot_prefix(opening.account_id, command.snapshot_id)
+        prefix = snapshot_prefix(volume.account_id, command.snapshot_id)
         place = Place(store=spec_of(store), prefix=prefix)
         snapshot = _new_snapshot(command, opening, volume)
         if not await tx.add(snapshot):

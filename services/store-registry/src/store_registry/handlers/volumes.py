@@ -52,6 +52,8 @@ from store_registry.views import volume_view
 
 _LISTED = [state for state in ResourceState if state is not ResourceState.DELETED]
 
+_DISKS = (ImageFormat.QCOW2, ImageFormat.RAW)
+
 
 class Plan(Struct, frozen=True, kw_only=True):
     """What a volume will be made of. `format` None: whatever the pool likes best."""
@@ -239,7 +241,11 @@ async def _pool_formats(tx: Transaction) -> dict[str, tuple[str, ...]]:
     formats = {}
     for pool in await stores_of(tx, StoreRole.PRIMARY):
         named = (await traits_of(tx, pool.provider)).get("volume_formats", ())
-        formats[pool.store_id] = tuple(named) if isinstance(named, list | tuple) else ()
+        formats[pool.store_id] = (
+            tuple(name for name in named if name in _DISKS)
+            if isinstance(named, list | tuple)
+            else ()
+        )
     return formats
 
 
@@ -281,7 +287,7 @@ def _new_volume(
         name=command.name,
         zone_id=command.zone_id,
         store_id=pool.store_id,
-        format=plan.format or _blank_format(formats.get(pool.store_id, ())),
+        format=plan.format or _blank_format(pool, formats.get(pool.store_id, ())),
         size_bytes=plan.size_bytes,
         reserved_bytes=plan.size_bytes,
         state=ResourceState.CREATING,
@@ -292,8 +298,8 @@ def _new_volume(
     )
 
 
-def _blank_format(formats: tuple[str, ...]) -> ImageFormat:
-    """qcow2 grows with its content; a pool without it says what it has instead."""
-    if not formats or ImageFormat.QCOW2 in formats:
-        return ImageFormat.QCOW2
-    return ImageFormat(formats[0])
+def _blank_format(pool: Store, formats: tuple[str, ...]) -> ImageFormat:
+    """What the pool's config says, else qcow2, which grows with its content."""
+    wanted = (pool.config.get("format"), ImageFormat.QCOW2, *formats)
+    fitting = [name for name in wanted if name in _DISKS and (not formats or name in formats)]
+    return ImageFormat(fitting[0])

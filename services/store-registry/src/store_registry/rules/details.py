@@ -69,12 +69,14 @@ def parse_details(provider: str, schema: dict[str, Any], opened: bytes) -> Detai
                 hint="give credentials in the provider's secret fields",
             )
     secret = {name: value for name, value in given.items() if name in secrets}
-    return Details(public=public, secret=secret, place=place_of(provider, public))
+    return Details(public=public, secret=secret, place=place_of(provider, schema, public))
 
 
-def place_of(provider: str, public: Mapping[str, Any]) -> str:
+def place_of(provider: str, schema: Mapping[str, Any], public: Mapping[str, Any]) -> str:
     """A digest that two stores have in common exactly when they would share their bytes."""
-    named = {name: _normal(public[name]) for name in _PLACE if public.get(name) not in (None, "")}
+    rules = schema.get("properties", {})
+    said = {name: public.get(name, rules.get(name, {}).get("default")) for name in _PLACE}
+    named = {name: _normal(value) for name, value in said.items() if value not in (None, "")}
     text = msgspec.json.encode([provider, named or dict(public)], order="deterministic")
     return hashlib.sha256(text).hexdigest()
 
