@@ -6,9 +6,12 @@ from functools import partial
 
 from entrepot_chassis import bus, health, inbox, lifecycle, outbox, postgres, work
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ports import Misconfigured
 from entrepot_contracts.catalog import commands_of_owner
 from entrepot_contracts.errors import problem_of
 from entrepot_contracts.motion import ClaimWork
+from entrepot_plugin.discovery import PluginProblem
+from entrepot_plugin.ports import MotionStrategy
 from motion_engine import intake, sweeps
 from motion_engine.desk import SERVICE
 from motion_engine.engine import Engine
@@ -22,7 +25,7 @@ SCHEMA = "motion_engine"
 
 
 async def run(settings: Settings) -> None:
-    strategies = load_strategies(settings.strategies)
+    strategies = _strategies(settings)
     async with AsyncExitStack() as stack:
         clock, ids = SystemClock(), SystemIds()
         database = await stack.enter_async_context(
@@ -91,6 +94,13 @@ async def serving(engine: Engine, *, source: str) -> AsyncIterator[None]:
         )
         stack.push_async_callback(engine.bell.close)
         yield
+
+
+def _strategies(settings: Settings) -> tuple[MotionStrategy, ...]:
+    try:
+        return load_strategies(settings.strategies)
+    except PluginProblem as err:
+        raise Misconfigured(str(err)) from err
 
 
 def _periodic(
