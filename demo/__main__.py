@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from demo import servers
+from demo import inventory, mover_death, servers, templates, volumes
+from demo.cli import Cli
 from demo.image import build
 from demo.memory import MIB, MemoryWatch, Peak
+from demo.scene import ZONES, Mismatch, Places, Scene
 from demo.show import Show, short
-from demo.storyline import Mismatch, Places, Storyline
-from entrepot_testkit.api import ApiProblem, JobFailed
+from entrepot_testkit.api import ApiProblem
 from entrepot_testkit.embedded import EmbeddedStack, StackFailed, embedded_stack
 
 MEMORY_BYTES_MAX = 1 << 30
 DISK_BYTES_MIN = 7 << 30
-ZONES = ("north", "south")
+API_PATIENCE_S = 30
 
 
 def main() -> int:
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         with _folder(keep=options.keep) as folder:
             peak = _run(show, folder, file_bytes=options.mib * MIB)
-    except (Mismatch, JobFailed, ApiProblem, StackFailed, TimeoutError, OSError,
+    except (Mismatch, CliRefused, ApiProblem, StackFailed, TimeoutError, OSError,
             subprocess.CalledProcessError) as failure:  # fmt: skip
         show.say("")
         print(f"demo FAILED: {type(failure).__name__}: {failure}", file=sys.stderr, flush=True)
@@ -75,10 +76,32 @@ def _run(show: Show, folder: Path, *, file_bytes: int) -> Peak:
                 embedded_stack(folder / "data", movers=2, env={"ENTREPOT_MOVER_SLOTS": "2"})
             )
         show.say(f"API {stack.url}/v1")
-        Storyline(
-            stack=stack, swift=swift, downloads=downloads, image=image, places=places, show=show
-        ).run()
+        scene = Scene(
+            stack=stack,
+            api=stack.admin(patience_s=API_PATIENCE_S),
+            cli=Cli(stack),
+            swift=swift,
+            downloads=downloads,
+            image=image,
+            places=places,
+            show=show,
+        )
+        _main_job(scene)
     return watch.peak
+
+
+def _main_job(scene: Scene) -> None:
+    inventory.make(scene)
+    scene.show.head("templates: ready only when the stored bytes were verified")
+    template_id = templates.for_the_region(scene)
+    templates.for_a_zone(scene)
+    templates.with_a_wrong_checksum(scene)
+    scene.show.head("a volume's life: create, write, snapshot, delete, restore in the other zone")
+    volumes.life(scene, template_id)
+    scene.show.head("extract")
+    templates.extracted(scene, template_id)
+    scene.show.head("a mover dies in the middle of 1 GiB")
+    mover_death.survived(scene)
 
 
 def _supervisor(stack: EmbeddedStack) -> list[int]:

@@ -1,19 +1,23 @@
 """Serves one folder over HTTP on loopback, as its own process: `python -m demo.file_server DIR`.
 
 Prints its port as the first line. Answers ranges, lengths and validators the way the download
-servers of distributions do.
+servers of distributions do. `/served` tells how many bytes of each file it has given out.
 """
 
 import functools
+import json
 import os
 import re
 import sys
+import threading
+from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 20
+COUNTING = threading.Lock()
 
 
 class FolderHandler(BaseHTTPRequestHandler):
@@ -21,8 +25,10 @@ class FolderHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *args: object, folder: Path, **options: object) -> None:
-        self._folder = folder
+    def __init__(
+        self, *args: object, folder: Path, served: "Counter[str]", **options: object
+    ) -> None:
+        self._folder, self._served = folder, served
         super().__init__(*args, **options)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
@@ -36,6 +42,9 @@ class FolderHandler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         path = self._folder / Path(self.path.split("?")[0]).name
+        if self.path == "/served":
+            self._tell_served()
+            return
         if not path.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -50,7 +59,15 @@ class FolderHandler(BaseHTTPRequestHandler):
                 return
             self._head(span, size, etag=f'"{os.fstat(file.fileno()).st_mtime_ns:x}-{size:x}"')
             if with_body:
-                self._body(file, *span)
+                self._body(file, *span, name=path.name)
+
+    def _tell_served(self) -> None:
+        with COUNTING:
+            body = json.dumps(self._served).encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _head(self, span: tuple[int, int], size: int, *, etag: str) -> None:
         start, end = span
@@ -64,7 +81,7 @@ class FolderHandler(BaseHTTPRequestHandler):
         self.send_header("ETag", etag)
         self.end_headers()
 
-    def _body(self, file: BinaryIO, start: int, end: int) -> None:
+    def _body(self, file: BinaryIO, start: int, end: int, *, name: str) -> None:
         self.wfile.flush()
         offset = start
         try:
@@ -74,6 +91,9 @@ class FolderHandler(BaseHTTPRequestHandler):
                 )
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+        finally:
+            with COUNTING:
+                self._served[name] += offset - start
 
 
 def _span(header: str | None, size: int) -> tuple[int, int] | None:
@@ -87,7 +107,7 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 def main() -> None:
-    handler = functools.partial(FolderHandler, folder=Path(sys.argv[1]))
+    handler = functools.partial(FolderHandler, folder=Path(sys.argv[1]), served=Counter())
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()

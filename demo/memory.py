@@ -66,9 +66,9 @@ def _label(process: psutil.Process) -> str:
     argv = process.cmdline()
     if "-m" in argv[:-1]:
         return argv[argv.index("-m") + 1]
-    for part in argv[:2]:
+    for part in argv[:3]:
         name = os.path.basename(part)  # noqa: PTH119 - a string of another process, not our path
-        if name.startswith(("swift", "memcache", "minimemcache")):
+        if "swift" in part:
             return "swift"
         if name.startswith("entrepot"):
             return "entrepot cli"
