@@ -11,24 +11,21 @@ from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 from nats.errors import (
-    ConnectionClosedError,
-    MaxPayloadError,
     NoRespondersError,
     OutboundBufferLimitError,
 )
-from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeoutError
 
 from entrepot_chassis import consumer, lifecycle, logs, metrics, stream_publish, streams
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.command_server import CommandServer
+from entrepot_chassis.nats_errors import LineBroke, reason
 from entrepot_chassis.ports import (
     BatchHandler,
     Handler,
     OutboxEvent,
-    Retryable,
     StreamMark,
-    TransactionConflict,
     Unanswered,
 )
 from entrepot_chassis.work import Intake, owned
@@ -36,16 +33,9 @@ from entrepot_chassis.work import Intake, owned
 T = TypeVar("T")
 _log = logs.get("bus")
 _PENDING_MSGS_MAX = 10_000
-_CONFLICT_TRIES = 3
 _PATIENCE_S = 0.1
 _PING_S = 1.0
 
-_COMMANDS = metrics.counter(
-    "entrepot_commands_total", "Commands answered, by outcome", ["subject", "outcome"]
-)
-_COMMAND_SECONDS = metrics.histogram(
-    "entrepot_command_seconds", "Time from taking a command to its answer", ["subject"]
-)
 _LOST = metrics.counter("entrepot_bus_lost_total", "Core messages not sent or not read", ["why"])
 _VIOLATIONS = metrics.counter(
     "entrepot_bus_permission_violations_total", "What the broker did not let us do"
@@ -70,10 +60,6 @@ async def connect(
         yield bus
     finally:
         await bus.close()
-
-
-class LineBroke(NatsError):
-    """The connection went away while a request waited for its answer."""
 
 
 class NatsBus:
@@ -133,10 +119,10 @@ class NatsBus:
                 )
             except (NoRespondersError, OutboundBufferLimitError, LineBroke) as err:
                 if deadline - self._clock.monotonic() <= _PATIENCE_S:
-                    raise Unanswered(subject, _reason(err)) from err
+                    raise Unanswered(subject, reason(err)) from err
                 await self._clock.sleep(_PATIENCE_S)
             except NatsError as err:
-                raise Unanswered(subject, _reason(err)) from err
+                raise Unanswered(subject, reason(err)) from err
             else:
                 return _decoded_answer(subject, answer.data, reply)
 
@@ -154,11 +140,19 @@ class NatsBus:
         """See ports.Bus. nats-py runs callbacks of one subscription one at a time, so each
         request is handed to a task that our own drain waits for.
         """
-        decoder = msgspec.json.Decoder(message)
         intake = Intake(in_flight_max, name=subject)
+        server = CommandServer(
+            self._client,
+            subject=subject,
+            message=message,
+            handler=handler,
+            failure=failure,
+            clock=self._clock,
+            ids=self._ids,
+        )
 
         async def take(msg: Msg) -> None:
-            await intake.start(partial(self._answer_one, msg, decoder, handler, failure, subject))
+            await intake.start(partial(server.answer, msg))
 
         subscription = await self._client.subscribe(
             subject, queue=queue, cb=take, pending_msgs_limit=_PENDING_MSGS_MAX
@@ -170,52 +164,6 @@ class NatsBus:
             await self._stop(subscription)
             await intake.drain(self._drain_left_s())
 
-    async def _answer_one(
-        self,
-        msg: Msg,
-        decoder: "msgspec.json.Decoder[Any]",
-        handler: Handler,
-        failure: Callable[[BaseException], Struct],
-        subject: str,
-    ) -> None:
-        started = self._clock.monotonic()
-        fields = {"corr": self._ids.new(), **logs.fields_in(msg.headers or {})}
-        with logs.bind(**fields, subject=subject):
-            try:
-                reply = await self._handled(decoder, handler, msg.data)
-                outcome = "answered"
-            except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
-                reply, outcome = failure(err), _tell(err)
-            await self._respond(msg, reply, failure)
-            _COMMANDS.labels(subject, outcome).inc()
-            _COMMAND_SECONDS.labels(subject).observe(self._clock.monotonic() - started)
-
-    async def _handled(
-        self, decoder: "msgspec.json.Decoder[Any]", handler: Handler, body: bytes
-    ) -> Struct:
-        """Commands repeat safely: a deadlock's victim simply runs again."""
-        command = decoder.decode(body)
-        for _ in range(_CONFLICT_TRIES - 1):
-            with suppress(TransactionConflict):
-                return await handler(command)
-        return await handler(command)
-
-    async def _respond(
-        self, msg: Msg, reply: Struct, failure: Callable[[BaseException], Struct]
-    ) -> None:
-        if not msg.reply:
-            return
-        try:
-            await self._client.publish(
-                msg.reply, msgspec.json.encode(reply), headers=logs.headers_out() or None
-            )
-        except MaxPayloadError as err:
-            _log.error("command.answer_too_large")
-            await self._client.publish(msg.reply, msgspec.json.encode(failure(err)))
-        except NatsError as err:
-            _LOST.labels("answer").inc()
-            _log.warning("command.answer_lost", error=_reason(err))
-
     # --- telemetry and bells ----------------------------------------------------------------
 
     async def publish(self, subject: str, message: Struct) -> None:
@@ -225,7 +173,7 @@ class NatsBus:
             )
         except NatsError as err:
             _LOST.labels("publish").inc()
-            _log.debug("publish.lost", subject=subject, error=_reason(err))
+            _log.debug("publish.lost", subject=subject, error=reason(err))
 
     @asynccontextmanager
     async def listen(
@@ -343,7 +291,7 @@ class NatsBus:
             _VIOLATIONS.inc()
             _log.error("bus.permission_violation", error=str(err))
             return
-        _log.info("bus.error", error=_reason(err))
+        _log.info("bus.error", error=reason(err))
 
     async def _on_reconnect(self) -> None:
         self.generation += 1
@@ -371,30 +319,3 @@ def _decoded_answer(subject: str, body: bytes, reply: type[T]) -> T:
         return msgspec.json.decode(body, type=reply)
     except msgspec.DecodeError as err:
         raise Unanswered(subject, f"unreadable answer: {err}") from err
-
-
-def _reason(err: BaseException) -> str:
-    match err:
-        case NoRespondersError():
-            return "no responders"
-        case NatsTimeoutError() | TimeoutError():
-            return "timeout"
-        case OutboundBufferLimitError() | ConnectionClosedError() | LineBroke():
-            return "not connected"
-        case _:
-            return logs.scrub_url(f"{type(err).__name__}: {err}")
-
-
-def _tell(err: Exception) -> str:
-    """Log what a handler raised, as loud as it is surprising; the outcome label."""
-    if getattr(err, "is_answer", False):  # a refusal: an answer, not a failure
-        _log.info("command.refused", why=str(err))
-        return "refused"
-    if isinstance(err, msgspec.DecodeError):
-        _log.info("command.undecodable", why=str(err))
-        return "undecodable"
-    if isinstance(err, (Retryable, Unanswered)):
-        _log.warning("command.unavailable", error=str(err))
-        return "unavailable"
-    _log.error("command.failed", exc_info=err)
-    return "failed"

@@ -1,4 +1,4 @@
-"""Outbox, relay, stream, consumer and inbox together on real servers, and what goes wrong there."""
+"""Outbox, relay and inbox together on real servers, and what goes wrong there."""
 
 import asyncio
 from collections import Counter
@@ -10,9 +10,9 @@ import pytest
 import structlog
 from msgspec import Struct
 
-from entrepot_chassis import bus, inbox, outbox, postgres, stream_publish, streams
+from entrepot_chassis import bus, inbox, outbox, postgres
 from entrepot_chassis.clock import SystemClock
-from entrepot_chassis.ports import DatabaseUnavailable, OutboxEvent, SomeFailed
+from entrepot_chassis.ports import DatabaseUnavailable, Delivered, OutboxEvent, SomeFailed
 
 CLOCK = SystemClock()
 
@@ -40,28 +40,17 @@ async def stored(on: bus.NatsBus) -> int:
     return (await on._client.jetstream().stream_info("EVT")).state.messages
 
 
-async def park_nothing(subject: str, msg_id: str, body: bytes, why: str) -> None:
-    raise AssertionError(f"parked {msg_id}: {why}")
-
-
 @asynccontextmanager
-async def consuming(on, handler, *, undecodable=park_nothing, durable="reader", batch_max=100):
+async def applying(on, database, apply, *, attempts_max=20, durable="reader"):
+    handler = inbox.once(database, consumer=durable, apply=apply, attempts_max=attempts_max)
+    park = inbox.parking(database, consumer=durable)
     async with on.consume(
         durable=durable,
         subjects=["evt.t.>"],
         messages=[Happened, Other],
         handler=handler,
-        undecodable=undecodable,
-        batch_max=batch_max,
+        undecodable=park,
     ):
-        yield
-
-
-@asynccontextmanager
-async def applying(on, database, apply, *, attempts_max=20, durable="reader"):
-    handler = inbox.once(database, consumer=durable, apply=apply, attempts_max=attempts_max)
-    park = inbox.parking(database, consumer=durable)
-    async with consuming(on, handler, undecodable=park, durable=durable):
         yield
 
 
@@ -73,204 +62,6 @@ async def another_life(url: str, broker_url: str, name: str = "svc"):
             postgres.open_database(url, service="svc", schema="svc", patience_s=15)
         )
         yield opened, await stack.enter_async_context(bus.connect(broker_url, name=name))
-
-
-# --- the stream -------------------------------------------------------------------------------
-
-
-async def test_a_batch_is_stored_whole_in_order_and_a_repeat_adds_nothing(own_bus, eventually):
-    await own_bus.stream_mark()
-    events = [event(number) for number in range(300)]
-    before = counted("atomic")
-    await own_bus.publish_events(events)
-    assert counted("atomic") == before + 1
-    await own_bus.publish_events(events)
-    await own_bus.publish_events([*events[-2:], event(300)])
-    await own_bus.publish_events([event(300)])
-    assert await stored(own_bus) == 301
-    seen = []
-
-    async def see(batch):
-        seen.extend(one.message.n for one in batch)
-
-    async with consuming(own_bus, see):
-        await eventually(lambda: len(seen) >= 301)
-    assert seen == list(range(301))
-
-
-def counted(way: str) -> float:
-    return stream_publish._BATCHES.labels(way)._value.get()
-
-
-async def test_publishing_without_a_stream_or_broker_says_not_stored(own_nats, own_bus):
-    for events in ([event(1)], [event(1), event(2)]):
-        with pytest.raises(stream_publish.NotStored):
-            await own_bus.publish_events(events)
-    own_nats.kill()
-    with pytest.raises(stream_publish.NotStored):
-        await own_bus.publish_events([event(1)])
-    await own_bus.publish_events([])
-
-
-async def test_a_stream_with_other_settings_is_refused_with_the_differences(own_nats, own_bus):
-    await streams.ensure(
-        own_nats.url, [streams.StreamSpec(name="EVT", subjects=("evt.>",), max_age_s=3600)]
-    )
-    with pytest.raises(streams.StreamMismatch, match=r"max_age: wanted 2592000.0, found 3600.0"):
-        await own_bus.stream_mark()
-    with pytest.raises(streams.StreamMismatch):
-        async with consuming(own_bus, park_nothing):
-            pass
-
-
-async def test_ensuring_a_stream_repeats_safely_also_from_many_at_once(own_nats):
-    await asyncio.gather(*(streams.ensure(own_nats.url) for _ in range(5)))
-    await streams.ensure(own_nats.url)
-
-
-async def test_a_stream_keeps_its_birth_over_a_restart_and_not_over_a_wipe(own_nats, own_bus):
-    await own_bus.stream_mark()
-    await own_bus.publish_events([event(number) for number in range(5)])
-    before = await own_bus.stream_mark()
-    own_nats.kill()
-    own_nats.start()
-    assert await mark_soon(own_bus) == before
-    own_nats.wipe()
-    after = await mark_soon(own_bus)
-    assert (after.born != before.born, after.last_seq) == (True, 0)
-
-
-async def mark_soon(on: bus.NatsBus):
-    for _ in range(500):
-        try:
-            return await on.stream_mark()
-        except nats.errors.Error:
-            await asyncio.sleep(0.02)
-    raise AssertionError("the broker did not come back")
-
-
-# --- consuming --------------------------------------------------------------------------------
-
-
-async def test_what_a_handler_refuses_comes_again_and_the_rest_does_not(own_bus, eventually):
-    await own_bus.stream_mark()
-    seen = Counter()
-
-    async def handler(batch):
-        failed = set()
-        for one in batch:
-            seen[one.message.n] += 1
-            if one.message.n == 2 and seen[2] < 3:
-                failed.add(one.msg_id)
-        if failed:
-            raise SomeFailed(frozenset(failed))
-
-    async with consuming(own_bus, handler):
-        await own_bus.publish_events([event(number) for number in range(5)])
-        await eventually(lambda: seen[2] == 3)
-    assert seen == {0: 1, 1: 1, 2: 3, 3: 1, 4: 1}
-
-
-async def test_a_handler_that_raises_gets_its_whole_batch_again(own_bus, eventually):
-    await own_bus.stream_mark()
-    await own_bus.publish_events([event(number) for number in range(3)])
-    batches = []
-
-    async def handler(batch):
-        batches.append([one.message.n for one in batch])
-        if len(batches) == 1:
-            raise RuntimeError("not today")
-
-    async with consuming(own_bus, handler):
-        await eventually(lambda: sum(map(len, batches)) == 6)
-    assert sorted(number for batch in batches for number in batch) == [0, 0, 1, 1, 2, 2]
-
-
-async def test_batches_are_no_larger_than_asked(own_bus, eventually):
-    await own_bus.stream_mark()
-    await own_bus.publish_events([event(number) for number in range(50)])
-    sizes = []
-
-    async def handler(batch):
-        sizes.append(len(batch))
-        await asyncio.sleep(0.005)
-
-    async with consuming(own_bus, handler, batch_max=8):
-        await eventually(lambda: sum(sizes) == 50)
-    assert max(sizes) <= 8
-
-
-async def test_an_event_published_while_the_broker_restarted_is_delivered(
-    own_nats, own_bus, eventually
-):
-    """The pull in flight is lost with the connection; the next one must not wait for it."""
-    await own_bus.stream_mark()
-    seen = []
-
-    async def handler(batch):
-        seen.extend(one.message.n for one in batch)
-
-    async with consuming(own_bus, handler):
-        await own_bus.publish_events([event(1)])
-        await eventually(lambda: seen == [1])
-        own_nats.kill()
-        own_nats.start()
-        await mark_soon(own_bus)
-        await own_bus.publish_events([event(2)])
-        await eventually(lambda: 2 in seen)
-
-
-async def test_what_a_stopped_consumer_had_fetched_is_another_ones_at_once(
-    own_nats, own_bus, eventually
-):
-    """Unhandled messages are given back, not left to ack_wait (45 s, more than `eventually`)."""
-    await own_bus.stream_mark()
-    await own_bus.publish_events([event(number) for number in range(20)])
-    begun, seen = asyncio.Event(), []
-
-    async def slow(batch):
-        begun.set()
-        await asyncio.sleep(0.5)
-        seen.extend(one.message.n for one in batch)
-
-    async def quick(batch):
-        seen.extend(one.message.n for one in batch)
-
-    async with bus.connect(own_nats.url, name="first", drain_s=5) as first:
-        async with consuming(first, slow, batch_max=5):
-            await begun.wait()
-    async with consuming(own_bus, quick):
-        await eventually(lambda: len(set(seen)) == 20)
-    assert sorted(seen) == list(range(20))
-
-
-async def test_an_idle_consumer_that_was_stopped_holds_nothing_back(own_nats, own_bus, eventually):
-    await own_bus.stream_mark()
-    seen = []
-
-    async def handler(batch):
-        seen.extend(one.message.n for one in batch)
-
-    async with bus.connect(own_nats.url, name="first") as first, consuming(first, park_nothing):
-        await asyncio.sleep(0.5)
-    await own_bus.publish_events([event(1)])
-    async with consuming(own_bus, handler):
-        await eventually(lambda: seen == [1])
-
-
-async def test_a_deleted_consumer_is_made_again(own_bus, eventually):
-    await own_bus.stream_mark()
-    seen = []
-
-    async def handler(batch):
-        seen.extend(one.message.n for one in batch)
-
-    async with consuming(own_bus, handler):
-        await own_bus.publish_events([event(1)])
-        await eventually(lambda: seen == [1])
-        await own_bus._client.jetstream().delete_consumer("EVT", "reader")
-        await own_bus.publish_events([event(2)])
-        await eventually(lambda: 2 in seen)
 
 
 # --- inbox ------------------------------------------------------------------------------------
@@ -346,8 +137,6 @@ async def test_an_attempt_is_counted_even_if_it_never_returns(database):
     async def apply(tx, one):
         raise Killed
 
-    from entrepot_chassis.ports import Delivered
-
     handle = inbox.once(database, consumer="c", apply=apply, attempts_max=2)
     one = Delivered(subject="evt.t.x", msg_id="m", message=Happened(n=1), deliveries=2)
     for _ in range(2):
@@ -390,8 +179,6 @@ async def test_an_unreachable_database_is_no_attempt_of_the_event(database):
         calls += 1
         raise DatabaseUnavailable("gone")
 
-    from entrepot_chassis.ports import Delivered
-
     handle = inbox.once(database, consumer="c", apply=apply, attempts_max=2)
     batch = [Delivered(subject="s", msg_id=f"m{n}", message=Happened(n=n)) for n in range(3)]
     with pytest.raises(SomeFailed) as caught:
@@ -419,12 +206,8 @@ async def test_what_an_event_causes_names_it_as_cause(own_bus, database, eventua
 # --- relay ------------------------------------------------------------------------------------
 
 
-class _Dies(BaseException):
-    """Stands for SIGKILL: nothing after it runs."""
-
-
 async def test_a_relay_killed_between_publish_and_mark_leaves_each_event_once(
-    own_nats, own_bus, database, schema_url
+    own_nats, own_bus, database, schema_url, eventually
 ):
     await own_bus.stream_mark()
     await emit(database, *range(10))
@@ -433,10 +216,15 @@ async def test_a_relay_killed_between_publish_and_mark_leaves_each_event_once(
     )
     pending = await database.events.unpublished(4)
     await own_bus.publish_events([one for _, one in pending])  # and here the process is killed
-    async with another_life(schema_url, own_nats.url) as (again, its_bus):
-        async with outbox.relaying(again, its_bus, clock=CLOCK, batch_max=4):
-            while await again.events.unpublished(1):
-                await asyncio.sleep(0.02)
+
+    async def all_out() -> bool:
+        return not await database.events.unpublished(1)
+
+    async with (
+        another_life(schema_url, own_nats.url) as (again, its_bus),
+        outbox.relaying(again, its_bus, clock=CLOCK, batch_max=4),
+    ):
+        await eventually(all_out)
     assert await relay._move() == 0
     assert await stored(own_bus) == 10
 
@@ -460,16 +248,17 @@ async def test_one_relay_works_while_another_waits_and_takes_over(
     async def all_out() -> bool:
         return not await database.events.unpublished(1)
 
-    async with another_life(schema_url, own_nats.url) as (second, its_bus):
-        async with AsyncExitStack() as stack:
-            first = outbox.relaying(database, own_bus, clock=CLOCK)
-            await stack.enter_async_context(first)
-            await emit(database, 1)
+    async with (
+        another_life(schema_url, own_nats.url) as (second, its_bus),
+        AsyncExitStack() as stack,
+    ):
+        await stack.enter_async_context(outbox.relaying(database, own_bus, clock=CLOCK))
+        await emit(database, 1)
+        await eventually(all_out)
+        async with outbox.relaying(second, its_bus, clock=CLOCK):
+            await stack.aclose()
+            await emit(database, 2, 3)
             await eventually(all_out)
-            async with outbox.relaying(second, its_bus, clock=CLOCK):
-                await stack.aclose()
-                await emit(database, 2, 3)
-                await eventually(all_out)
     assert await stored(own_bus) == 3
 
 
@@ -521,17 +310,21 @@ async def test_a_wipe_while_the_service_was_down_is_noticed_when_it_starts(
     async def all_out() -> bool:
         return not await database.events.unpublished(1)
 
-    async with another_life(schema_url, own_nats.url) as (first, its_bus):
-        async with outbox.relaying(first, its_bus, clock=CLOCK):
-            await eventually(all_out)
+    async with (
+        another_life(schema_url, own_nats.url) as (first, its_bus),
+        outbox.relaying(first, its_bus, clock=CLOCK),
+    ):
+        await eventually(all_out)
     own_nats.wipe()
-    async with another_life(schema_url, own_nats.url) as (second, its_bus):
-        async with outbox.relaying(second, its_bus, clock=CLOCK):
+    async with (
+        another_life(schema_url, own_nats.url) as (second, its_bus),
+        outbox.relaying(second, its_bus, clock=CLOCK),
+    ):
 
-            async def there_again() -> bool:
-                return await stored(its_bus) == 5
+        async def there_again() -> bool:
+            return await stored(its_bus) == 5
 
-            await eventually(there_again)
+        await eventually(there_again)
 
 
 async def test_relay_and_consumer_go_on_after_a_kill_of_the_database(
@@ -545,14 +338,14 @@ async def test_relay_and_consumer_go_on_after_a_kill_of_the_database(
     async def apply(tx, one):
         seen.append(one.message.n)
 
-    async with another_life(url, own_nats.url) as (database, its_bus):
-        async with (
-            outbox.relaying(database, its_bus, clock=CLOCK),
-            applying(its_bus, database, apply),
-        ):
-            await emit(database, 1)
-            await eventually(lambda: seen == [1])
-            own_postgres.kill()
-            own_postgres.start()
-            await emit(database, 2)
-            await eventually(lambda: seen == [1, 2])
+    async with (
+        another_life(url, own_nats.url) as (database, its_bus),
+        outbox.relaying(database, its_bus, clock=CLOCK),
+        applying(its_bus, database, apply),
+    ):
+        await emit(database, 1)
+        await eventually(lambda: seen == [1])
+        own_postgres.kill()
+        own_postgres.start()
+        await emit(database, 2)
+        await eventually(lambda: seen == [1, 2])
