@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from demo import inventory, mover_death, servers, templates, volumes
-from demo.cli import Cli
+from demo.cli import Cli, CliRefused
 from demo.image import build
 from demo.memory import MIB, MemoryWatch, Peak
 from demo.scene import ZONES, Mismatch, Places, Scene
