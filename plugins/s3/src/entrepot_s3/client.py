@@ -13,6 +13,7 @@ from typing import Any
 
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from botocore.configprovider import ConstantProvider  # type: ignore[import-untyped]
 
 from entrepot_plugin.errors import BadConfig
 from entrepot_s3.config import S3Config
@@ -38,7 +39,8 @@ async def connected(config: S3Config) -> AsyncIterator[Any]:
 def _session() -> AioSession:
     """Holds the service description, which takes a tenth of a second to load; no connections."""
     session = AioSession()
-    session.set_config_variable("profile", None)
+    store = session.get_component("config_store")
+    store.set_config_provider("profile", ConstantProvider(None))  # setting None means "ask env"
     session.set_config_variable("config_file", os.devnull)
     session.set_config_variable("credentials_file", os.devnull)
     return session

@@ -13,6 +13,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
+    EndpointConnectionError,
     HTTPClientError,
     ParamValidationError,
     ReadTimeoutError,
@@ -152,7 +153,7 @@ def _of_transport(err: Exception, key: str | None) -> StoreError:
         return StoreError("the answer is not S3", key=key, hint="is the endpoint an S3 server?")
     if isinstance(err, ReadTimeoutError | ConnectTimeoutError | TimeoutError):
         return Unreachable(f"the server did not answer in time ({name})", key=key)
-    if isinstance(err, HTTPClientError | aiohttp.ClientError | OSError):
+    if isinstance(err, HTTPClientError | EndpointConnectionError | aiohttp.ClientError | OSError):
         return Unreachable(
             f"no connection to the server, or it broke ({name})",
             key=key,
