@@ -69,6 +69,13 @@ async def test_store_settings_travel_sealed_to_the_registry(gateway):
     assert answer.json()["links"]["self"] == f"/v1/image-stores/{command.store_id}"
 
 
+async def test_a_wrong_store_setting_is_named_as_the_caller_wrote_it(gateway):
+    gateway.owners.refusals[registry.AddStore] = Refused(Code.INVALID, "no", field="details.path")
+    body = {"name": "main", "provider": "dir", "config": {}}
+    answer = await gateway.admin.post("/v1/image-stores", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (400, "config.path")
+
+
 async def test_a_link_is_shown_to_the_owner_of_its_job_only(gateway):
     made = (await gateway.alice.post("/v1/templates", json=TEMPLATE)).json()
     extract = await gateway.alice.post(f"/v1/templates/{made['id']}/extract", json={})

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from api_gateway.operations.operation import Call, Operation, forwarded
 from entrepot_contracts import registry
+from entrepot_contracts.errors import Problem, Refused
 from entrepot_contracts.ids import Id
 from entrepot_contracts.registry import Accepted, AddStore, GetSealingKey, SealingKey
 from entrepot_contracts.values import Name, Role, Sealed, StoreRole
@@ -29,6 +30,14 @@ class AddStoreRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     read_only: bool = False
 
 
+def as_said(problem: Problem) -> Problem:
+    """The registry speaks of `details`, which callers know as `config`."""
+    head, dot, rest = (problem.field or "").partition(".")
+    if head != "details":
+        return problem
+    return msgspec.structs.replace(problem, field=f"config{dot}{rest}")
+
+
 def _adding(role: StoreRole) -> Operation:
     async def run(call: Call, want: AddStoreRequest) -> Accepted:
         # Asked every time: stores are added rarely, and a remembered key outlives its registry.
@@ -49,7 +58,10 @@ def _adding(role: StoreRole) -> Operation:
             region=want.region,
             read_only=want.read_only,
         )
-        return await call.ask(command, Accepted)
+        try:
+            return await call.ask(command, Accepted)
+        except Refused as refused:
+            raise Refused.of(as_said(refused.problem)) from refused
 
     return Operation(
         name=f"{role}_store.add",

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
+from api_gateway.operations.inventory import as_said
 from api_gateway.operations.operation import Call, Operation, forwarded
 from entrepot_contracts import cache, fleet, motion, registry
 from entrepot_contracts.errors import Problem
@@ -63,7 +64,8 @@ async def _list_jobs(call: Call, want: ListJobsRequest) -> Jobs:
 
 def _job(job: JobView, *, url: str | None) -> Job:
     shown = (name for name in Job.__struct_fields__ if name != "url")
-    return Job(**{name: getattr(job, name) for name in shown}, url=url)
+    said = Job(**{name: getattr(job, name) for name in shown}, url=url)
+    return structs.replace(said, error=as_said(job.error)) if job.error else said
 
 
 # --- transfers --------------------------------------------------------------------------------
