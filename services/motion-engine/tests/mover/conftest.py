@@ -1,10 +1,7 @@
 """A mover on a memory bus before a scripted ledger, with real directories as stores."""
 
-import asyncio
 import importlib.util
-import os
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import random
 import struct
 from collections import Counter
@@ -26,7 +25,6 @@ from entrepot_contracts.values import (
     StoreSpec,
 )
 from entrepot_plugin.discovery import load_stores
-from entrepot_plugin.plugin import StorePlugin
 from entrepot_testkit.memory_bus import MemoryBroker
 from motion_engine.mover.addresses import parse_cidrs
 from motion_engine.mover.copying import Tools

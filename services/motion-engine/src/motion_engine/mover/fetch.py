@@ -9,8 +9,8 @@ size and by progress. Errors are refusals of the field `url`.
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import NoReturn, Protocol
 
@@ -22,6 +22,7 @@ from yarl import URL
 from entrepot_chassis.ports import Clock
 from entrepot_contracts.errors import Code, Problem, Refused
 from motion_engine.mover.addresses import Network, why_denied
+from motion_engine.mover.wire import Wire, WireConnector
 
 REDIRECTS_MAX = 3
 URL_CHARS_MAX = 2048
@@ -47,7 +48,7 @@ class Fetched(Struct, frozen=True, kw_only=True):
     size_bytes: int | None  # of the whole source, None when the server did not say
     etag: str | None  # strong ones only
     start: int
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
 
 
 class Fetch(Protocol):
@@ -76,9 +77,7 @@ class GuardedFetch:
         if start and etag:
             headers |= {"Range": f"bytes={start}-", "If-Range": etag}
         resolver = _PinnedResolver()
-        connector = aiohttp.TCPConnector(
-            resolver=resolver, use_dns_cache=False, force_close=True, limit=1
-        )
+        connector = WireConnector(resolver=resolver, use_dns_cache=False, force_close=True, limit=1)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_S, sock_read=self._limits.stall_s
         )
@@ -91,7 +90,9 @@ class GuardedFetch:
         ) as session:
             response = await self._follow(session, resolver, url, headers)
             async with response:
-                yield self._opened(response, size_bytes_max, start)
+                fetched = self._opened(response, size_bytes_max, start, connector.wire)
+                async with aclosing(fetched.chunks):
+                    yield fetched
 
     async def _follow(
         self,
@@ -139,7 +140,7 @@ class GuardedFetch:
         resolver.pin(host, addresses)
 
     def _opened(
-        self, response: aiohttp.ClientResponse, size_bytes_max: int, wanted: int
+        self, response: aiohttp.ClientResponse, size_bytes_max: int, wanted: int, wire: Wire
     ) -> Fetched:
         start = _check_status(response, wanted)
         if response.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
@@ -159,12 +160,17 @@ class GuardedFetch:
             size_bytes=size,
             etag=etag if etag.startswith('"') else None,
             start=start,
-            chunks=self._chunks(response, start, size, size_bytes_max),
+            chunks=self._chunks(response, start, size, size_bytes_max, wire),
         )
 
     async def _chunks(
-        self, response: aiohttp.ClientResponse, start: int, size: int | None, size_bytes_max: int
-    ) -> AsyncIterator[bytes]:
+        self,
+        response: aiohttp.ClientResponse,
+        start: int,
+        size: int | None,
+        size_bytes_max: int,
+        wire: Wire,
+    ) -> AsyncGenerator[bytes, None]:
         position = start
         window_at, window_from = self._clock.monotonic(), start
         while True:
@@ -186,7 +192,8 @@ class GuardedFetch:
                 window_at, window_from = now, position
         if size is not None and position != size:
             raise _wrong_length(position, size)
-        _check_surplus(response, position)
+        if wire.surplus_bytes:
+            raise _wrong_length(position + wire.surplus_bytes, position)
 
 
 class _PinnedResolver(AbstractResolver):
@@ -294,14 +301,6 @@ def _check_status(response: aiohttp.ClientResponse, wanted: int) -> int:
             facts={"status": str(status)},
         )
     )
-
-
-def _check_surplus(response: aiohttp.ClientResponse, position: int) -> None:
-    """Bytes behind the promised end, as far as they are here already."""
-    connection = response.connection
-    protocol = connection.protocol if connection is not None else None
-    if protocol is not None and protocol.__dict__.get("_tail"):
-        raise _wrong_length(position + 1, position)
 
 
 def _bad_url(why: str) -> Refused:

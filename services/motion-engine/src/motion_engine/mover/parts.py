@@ -72,8 +72,8 @@ def _part_end(extents: ExtentMap, first: int, *, dense: bool, part_bytes: int) -
 def sequential(part_bytes: int, *, equal: bool = False) -> Iterator[Part]:
     """Parts of a source read from its beginning whose end is not known: an endless plan.
 
-    The part size doubles every 1,000 parts, so 9,000 parts hold 8 PiB. `equal`: one size only,
-    for targets that insist on it.
+    The part size doubles every 1,000 parts, so 9,000 parts hold almost 8 TiB. `equal`: one size
+    only, for targets that insist on it.
     """
     offset, number = 0, 1
     while number <= PARTS_MAX:

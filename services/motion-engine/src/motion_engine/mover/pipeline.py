@@ -25,6 +25,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from msgspec import Struct
 
+from entrepot_contracts.errors import Code, Refused
 from entrepot_plugin.ports import Buffer, PartReceipt, PartWriter
 from motion_engine.mover.digest import LEAF_BYTES, ZEROS, LeafTable, runs_digest
 from motion_engine.mover.parts import Part, sequential
@@ -172,7 +173,13 @@ async def held_parts(
     cutter = Cutter(chunks)
     ended = False
     while not ended:
-        part = next(plan)
+        part = next(plan, None)
+        if part is None:
+            raise Refused(
+                Code.SOURCE_TOO_LARGE,
+                "the source has more bytes than can be stored as one object",
+                field="url",
+            )
         held: list[Buffer] = []
         hashes: list[bytes] = []
         ahead = None
