@@ -28,6 +28,7 @@ from entrepot_plugin.errors import (
     Unreachable,
 )
 from entrepot_plugin.ports import VolumeRef
+from entrepot_plugin.quality import complaints
 
 MIB = 1 << 20
 
@@ -313,3 +314,7 @@ def test_widened_extents_merge_when_they_touch():
     assert widened(iter([(10, 10), (60, 10), (300, 5)]), 64, 303) == [(0, 128), (256, 47)]
     assert widened(iter([]), 64, 100) == []
     assert widened(iter([(0, 64), (64, 1), (129, 1)]), 64, 1000) == [(0, 192)]
+
+
+def test_the_quality_report_is_complete():
+    assert complaints(Path(__file__).parents[1] / "quality.toml") == []

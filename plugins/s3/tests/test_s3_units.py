@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -28,6 +29,7 @@ from entrepot_plugin.errors import (
     Unreachable,
 )
 from entrepot_plugin.plugin import secret_fields
+from entrepot_plugin.quality import complaints
 from entrepot_s3 import PLUGIN
 from entrepot_s3.faults import translating
 from entrepot_s3.objects import S3Objects
@@ -201,3 +203,7 @@ def test_importing_the_plugin_does_not_import_the_sdk():
         "sys.exit(any(m.split('.')[0] in {'aiobotocore', 'botocore', 'aiohttp'} for m in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_quality_report_is_complete():
+    assert complaints(Path(__file__).parents[1] / "quality.toml") == []
