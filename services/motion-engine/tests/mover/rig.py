@@ -5,7 +5,7 @@ import hashlib
 import random
 import struct
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -231,7 +231,7 @@ class Rig:
                 fetch=GuardedFetch(self.fetch_limits, self.clock),
                 tools=Tools(run_blocking=run_blocking, parts_in_flight=self.parts_in_flight),
                 stall_s=self.stall_s,
-                drain_s=10.0,
+                drain_s=2.0,
             )
             runner = Runner(Identity(mover_id=mover_id or IDS.new(), slots=slots), world)
             stop = asyncio.Event()
@@ -240,10 +240,8 @@ class Rig:
                 yield runner, task, stop
             finally:
                 stop.set()
-                try:
+                with suppress(asyncio.CancelledError):
                     await task
-                except asyncio.CancelledError:
-                    pass
 
     async def run(self, work, **options):
         """One piece of work by a mover of its own; its result or problem."""
@@ -253,6 +251,12 @@ class Rig:
 
     def sent(self, kind):
         return [one for one in self.ledger.said if isinstance(one, kind)]
+
+
+async def until(holds):
+    """Wait for something that has no event to wait on."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
 
 
 def noise(size, seed=1):
@@ -273,15 +277,40 @@ def url_end(url, *, kind=ImageFormat.RAW, checksum=None, size_max=1 << 30, virtu
     )
 
 
-def qcow2_header(*, virtual=1 << 30, cluster_bits=16, version=3, incompatible=0, backing=(0, 0),
-                 crypt=0, l1=None, l1_at=0x30000, ref_at=0x10000, ref_clusters=1, snapshots=0,
-                 header_length=104, extensions=b"", refcount_order=4):
+def qcow2_header(
+    *,
+    virtual=1 << 30,
+    cluster_bits=16,
+    version=3,
+    incompatible=0,
+    backing=(0, 0),
+    crypt=0,
+    l1=None,
+    l1_at=0x30000,
+    ref_at=0x10000,
+    ref_clusters=1,
+    snapshots=0,
+    header_length=104,
+    extensions=b"",
+    refcount_order=4,
+):
     """A header as qemu-img writes it, each field open to abuse."""
     per = 1 << (2 * cluster_bits - 3)
     l1 = -(-virtual // per) if l1 is None else l1
     head = struct.pack(
-        ">4sIQIIQIIQQIIQ", b"QFI\xfb", version, *backing, cluster_bits, virtual, crypt,
-        l1, l1_at, ref_at, ref_clusters, snapshots, 0,
+        ">4sIQIIQIIQQIIQ",
+        b"QFI\xfb",
+        version,
+        *backing,
+        cluster_bits,
+        virtual,
+        crypt,
+        l1,
+        l1_at,
+        ref_at,
+        ref_clusters,
+        snapshots,
+        0,
     )
     if version == 3:
         head += struct.pack(">QQQII", incompatible, 0, 0, refcount_order, header_length)

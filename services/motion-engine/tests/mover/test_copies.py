@@ -105,7 +105,7 @@ async def test_object_to_volume_to_sparse_object_to_volume_keeps_the_digest(rig)
     )
     path = rig.volume_file(volume_id)
     assert path.read_bytes() == data
-    assert os.stat(path).st_blocks * 512 < 8 * MIB, "zeros were written instead of left out"
+    assert path.stat().st_blocks * 512 < 8 * MIB, "zeros were written instead of left out"
     third = await rig.run(
         motion.CopyWork(source=volume(rig, volume_id), target=to_image(rig, "t/a/snapshot/1/"))
     )
@@ -189,7 +189,7 @@ async def test_a_flipped_byte_in_the_source_object_stops_the_copy_with_its_range
             motion.CopyWork(source=url_end(server.url("disk.raw")), target=to_image(rig))
         )
     path = rig.image_path / "objects" / made.stored.key
-    os.chmod(path, 0o600)
+    path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(9 * MIB)
         byte = file.read(1)
@@ -215,7 +215,7 @@ async def test_a_manifest_that_was_tampered_with_is_refused(rig):
     path = rig.image_path / "objects" / (made.stored.key + ".manifest")
     fields = msgspec.json.decode(path.read_bytes())
     fields["leaves"] = "A" + fields["leaves"][1:]
-    os.chmod(path, 0o600)
+    path.chmod(0o600)
     path.write_bytes(msgspec.json.encode(fields))
     problem = await rig.run(
         motion.CopyWork(source=from_image(rig, made.stored), target=volume(rig, IDS.new()))

@@ -39,9 +39,18 @@ def ours(data):
 VECTORS = {
     "empty": (b"", "1e371eac3e8ec62347ede39024a9fbef1156dedef25916eae77fc3d1f13f3216"),
     "one byte": (b"a", "66b1b50952e06e7cc239b32121abf7d5828b57389aa4756b2e11947283fe45a0"),
-    "one leaf": (bytes(range(256)) * (LEAF // 256), "f900f49b1aa35bf3c2cc52debedcd94f9d8e800ea0f8ca184f637156b46c6dde"),
-    "one leaf and a byte": (bytes(range(256)) * (LEAF // 256) + b"x", "9ed0a64204ac6cb1f153653235304ce4fab36570fdcb5510a42fb1d854aa7d49"),
-    "zeros": (bytes(LEAF * 2 + 512), "29037f9eab6a8b5ab7e71c88d4a33fff7cd9f94c807d7b8c4e9c3becda5c9f50"),
+    "one leaf": (
+        bytes(range(256)) * (LEAF // 256),
+        "f900f49b1aa35bf3c2cc52debedcd94f9d8e800ea0f8ca184f637156b46c6dde",
+    ),
+    "one leaf and a byte": (
+        bytes(range(256)) * (LEAF // 256) + b"x",
+        "9ed0a64204ac6cb1f153653235304ce4fab36570fdcb5510a42fb1d854aa7d49",
+    ),
+    "zeros": (
+        bytes(LEAF * 2 + 512),
+        "29037f9eab6a8b5ab7e71c88d4a33fff7cd9f94c807d7b8c4e9c3becda5c9f50",
+    ),
 }
 
 

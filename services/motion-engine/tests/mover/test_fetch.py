@@ -205,9 +205,7 @@ async def test_a_drip_that_never_quite_stops_is_a_stall_too(server):
 async def test_a_compressed_body_is_refused_and_never_inflated(server):
     async def bomb(request):
         assert request.headers["Accept-Encoding"] == "identity"
-        return web.Response(
-            body=gzip.compress(bytes(MIB)), headers={"Content-Encoding": "gzip"}
-        )
+        return web.Response(body=gzip.compress(bytes(MIB)), headers={"Content-Encoding": "gzip"})
 
     server.handlers["a"] = bomb
     assert (await refusal(server.url("a"))).code is Code.SOURCE_STATUS
@@ -307,11 +305,27 @@ async def test_a_name_that_does_not_resolve_may_be_tried_again():
 
 
 BAD_URLS = [
-    "", "x", "/etc/passwd", "file:///etc/passwd", "ftp://example.org/a", "javascript:alert(1)",
-    "http://", "http:///path", "http://user@example.org/", "http://user:pass@example.org/",
-    "http://:pass@example.org/", "http://exa mple.org/", "http://example.org/\n", "http://a\x00b/",
-    "http://example.org:99999/", "http://example.org:x/", "http://[::1/", "nfs://host/path",
-    "http://example.org/" + "a" * 3000, "http://\u2028example.org/", "metalink:http://x/",
+    "",
+    "x",
+    "/etc/passwd",
+    "file:///etc/passwd",
+    "ftp://example.org/a",
+    "javascript:alert(1)",
+    "http://",
+    "http:///path",
+    "http://user@example.org/",
+    "http://user:pass@example.org/",
+    "http://:pass@example.org/",
+    "http://exa mple.org/",
+    "http://example.org/\n",
+    "http://a\x00b/",
+    "http://example.org:99999/",
+    "http://example.org:x/",
+    "http://[::1/",
+    "nfs://host/path",
+    "http://example.org/" + "a" * 3000,
+    "http://\u2028example.org/",
+    "metalink:http://x/",
 ]
 
 
@@ -324,13 +338,45 @@ def test_a_url_that_is_no_plain_http_url_is_invalid(url):
 
 
 DENIED = [
-    "0.0.0.0", "10.1.2.3", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254",
-    "168.63.129.16", "169.254.169.254", "169.254.1.1", "172.16.0.1", "172.31.255.255",
-    "192.0.0.192", "192.168.1.1", "198.18.0.1", "203.0.113.5", "224.0.0.1", "239.255.255.255",
-    "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1",
-    "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
-    "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1", "2001:0:53aa:64c::1", "2001:db8::1",
-    "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "::ffff:0:127.0.0.1",
+    "0.0.0.0",
+    "10.1.2.3",
+    "100.64.0.1",
+    "100.100.100.200",
+    "127.0.0.1",
+    "127.255.255.254",
+    "168.63.129.16",
+    "169.254.169.254",
+    "169.254.1.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.192",
+    "192.168.1.1",
+    "198.18.0.1",
+    "203.0.113.5",
+    "224.0.0.1",
+    "239.255.255.255",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::127.0.0.1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::1",
+    "2002:7f00:1::",
+    "2002:a00:1::1",
+    "2001:0:53aa:64c::1",
+    "2001:db8::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fec0::1",
+    "ff02::1",
+    "::ffff:0:127.0.0.1",
 ]
 
 

@@ -135,7 +135,9 @@ def test_widened_extents_are_aligned_and_lose_no_data(extents):
     assert all(end < start for end, start in zip(ends, starts[1:], strict=False)), "not merged"
 
 
-@pytest.mark.parametrize("extents", [[(0, 0)], [(5, 10), (10, 5)], [(90, 20)], [(-1, 5)], [(9, -1)]])
+@pytest.mark.parametrize(
+    "extents", [[(0, 0)], [(5, 10), (10, 5)], [(90, 20)], [(-1, 5)], [(9, -1)]]
+)
 def test_extents_that_make_no_sense_are_refused(extents):
     with pytest.raises(BadExtents):
         ExtentMap(100, extents)

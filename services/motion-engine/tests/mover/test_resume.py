@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from mover_rig import IDS, MIB, ImageServer, noise, sha256, url_end
+from mover_rig import IDS, MIB, ImageServer, noise, sha256, until, url_end
 
 from entrepot_contracts import motion
 from entrepot_contracts.errors import Code
@@ -226,12 +226,7 @@ async def test_death_after_the_commit_costs_only_a_verification(rig):
     watch(rig, log)
     async with rig.mover() as (_, task, _stop):
         async with asyncio.timeout(60):
-            while not any(entry[0] == "commit" for entry in log) or not (
-                rig.image_path / "objects"
-            ).rglob("data"):
-                await asyncio.sleep(0.005)
-            while not list((rig.image_path / "objects").rglob("data")):
-                await asyncio.sleep(0.005)
+            await until(lambda: list((rig.image_path / "objects").rglob("data")))
         task.cancel()
     assert ask.transfer_id not in rig.ledger.finished
     log.clear()

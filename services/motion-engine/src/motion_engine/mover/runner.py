@@ -203,7 +203,7 @@ class Runner:
     async def _drain(self) -> None:
         """Let nearly finished work finish, hand the rest back at once."""
         clock = self._world.clock
-        deadline = clock.monotonic() + self._world.drain_s
+        deadline = clock.monotonic() + min(self._world.drain_s, NEARLY_DONE_S)
         _log.info("mover.draining", jobs=len(self._jobs))
         for job in list(self._jobs.values()):
             if not job.nearly_done(NEARLY_DONE_S):
