@@ -206,26 +206,51 @@ async def test_what_an_event_causes_names_it_as_cause(own_bus, database, eventua
 # --- relay ------------------------------------------------------------------------------------
 
 
-async def test_a_relay_killed_between_publish_and_mark_leaves_each_event_once(
-    own_nats, own_bus, database, schema_url, eventually
+class _Killed(BaseException):
+    """Stands for SIGKILL: nothing of the process runs after it."""
+
+
+class _DyingBus:
+    """The process dies just before or just after the stream has the batch."""
+
+    def __init__(self, inner: bus.NatsBus, *, stored_first: bool) -> None:
+        self._inner, self._stored_first = inner, stored_first
+
+    async def publish_events(self, events):
+        if self._stored_first:
+            await self._inner.publish_events(events)
+        raise _Killed
+
+
+@pytest.mark.parametrize("stored_first", [True, False])
+async def test_a_relay_killed_around_a_publish_leaves_each_event_stored_once(
+    own_bus, database, schema_url, eventually, stored_first
 ):
     await own_bus.stream_mark()
     await emit(database, *range(10))
-    relay = outbox._Relay(
-        database, own_bus, clock=CLOCK, batch_max=4, poll_s=0.1, look_s=1, replay_s=1
+    dying = outbox._Relay(
+        database,
+        _DyingBus(own_bus, stored_first=stored_first),
+        clock=CLOCK,
+        batch_max=4,
+        poll_s=0.1,
+        look_s=1,
+        replay_s=1,
     )
-    pending = await database.events.unpublished(4)
-    await own_bus.publish_events([one for _, one in pending])  # and here the process is killed
+    with pytest.raises(_Killed):
+        await dying._move()
 
     async def all_out() -> bool:
         return not await database.events.unpublished(1)
 
     async with (
-        another_life(schema_url, own_nats.url) as (again, its_bus),
+        another_life(schema_url, f"nats://{own_bus._client.connected_url.netloc}") as (
+            again,
+            its_bus,
+        ),
         outbox.relaying(again, its_bus, clock=CLOCK, batch_max=4),
     ):
         await eventually(all_out)
-    assert await relay._move() == 0
     assert await stored(own_bus) == 10
 
 

@@ -52,6 +52,7 @@ class PullConsumer:
         batch_max: int,
         generation: Callable[[], int],
         clock: Clock,
+        pull_s: float = _PULL_S,
     ) -> None:
         self._client = client
         self._stream = stream
@@ -63,6 +64,7 @@ class PullConsumer:
         self._batch_max = batch_max
         self._generation = generation
         self._clock = clock
+        self._pull_s = pull_s
         self._stopping = False
         self._exists = False
         self._wanted = 0  # what the pull in flight may still bring
@@ -120,10 +122,10 @@ class PullConsumer:
         )
 
     async def _pull(self, subscription: Subscription) -> None:
-        ask = {"batch": self._batch_max, "expires": int(_PULL_S * 1e9)}
+        ask = {"batch": self._batch_max, "expires": int(self._pull_s * 1e9)}
         self._wanted = self._batch_max
         self._pulled_in = self._generation()
-        self._pulled_until = self._clock.monotonic() + _PULL_S + _SLICE_S
+        self._pulled_until = self._clock.monotonic() + self._pull_s + _SLICE_S
         await self._client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream.name}.{self._durable}",
             json.dumps(ask).encode(),
@@ -149,7 +151,7 @@ class PullConsumer:
             await self.prepare()
         except Misconfigured as err:
             _log.critical("consumer.refused", durable=self._durable, error=str(err))
-            await self._clock.sleep(_PULL_S)
+            await self._clock.sleep(self._pull_s)
             return
         self._wanted = 0
         _log.warning("consumer.made_again", durable=self._durable)
