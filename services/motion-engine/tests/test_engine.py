@@ -239,7 +239,7 @@ async def test_a_requested_transfer_is_claimed_checkpointed_and_finished(world, 
 
 
 async def test_a_waiting_claim_is_woken_by_new_work(world, asks):
-    """By the bell: the re-check and the sweep are set beyond the length of the wait."""
+    """Re-check and sweep are beyond the wait; that it is at once is shown in virtual time."""
     async with world.engine(msgspec.structs.replace(QUICK, recheck_s=60, announce_s=600)):
         mover = asks.mover()
         await world.do(mover)

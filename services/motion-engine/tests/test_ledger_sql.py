@@ -66,16 +66,22 @@ async def test_two_claims_never_share_an_epoch_however_many_claim_at_once(sql, a
 
 
 async def test_caps_hold_between_rivals_of_several_engines(sql, asks):
+    """Every rival reaches other work of the account, so only the lock of the round is between."""
     account = asks.ids.new()
-    for _ in range(20):
-        await sql.queue(asks.download(asks.s3(), account_id=account))
+    for number in range(8):
+        for _ in range(3):
+            ask = asks.download(asks.s3(), account_id=account)
+            await sql.queue(ask, needs=(f"provider:p{number}",))
     caps = Caps(account=3, store=99, zone=99)
+    everybody_is_in = asyncio.Barrier(8)
 
     async def engine(number):
         mover_id, boot_id = asks.ids.new(), asks.ids.new()
+        reach = Reach(has=(f"provider:p{number}",), zones=())
         async with sql.tx() as tx:
+            await everybody_is_in.wait()
             held = await sql.ledger.held(tx)
-            ready = await sql.ledger.ready(tx, WIDE, full=full(held, caps), per_account=5)
+            ready = await sql.ledger.ready(tx, reach, full=full(held, caps), per_account=5)
             choice = choose(ready, held, {}, mover_id=mover_id, slots=5, free_slots=5, caps=caps)
             holder = Holder(mover_id=mover_id, boot_id=boot_id, lease_s=30)
             return len(await sql.ledger.claim(tx, choice.transfer_ids, holder))

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-from entrepot_chassis.postgres import PostgresTransaction
 
 from entrepot_chassis.ports import Transaction
+from entrepot_chassis.postgres import PostgresTransaction
 from entrepot_contracts.motion import PartRecord, TransferState
 from entrepot_contracts.values import WorkClass
 from motion_engine import statements

@@ -6,7 +6,7 @@ from entrepot_contracts.motion import ProviderFact
 from entrepot_contracts.values import StoreSpec
 from entrepot_plugin.ports import EndFact, Leg, MoverFact
 from motion_engine.ledger import Reach
-from motion_engine.rows import Mover
+from motion_engine.rows import Mover, Transfer
 
 _HOST_DEFAULT = "local"
 
@@ -43,6 +43,14 @@ def needs_of(legs: Sequence[Leg]) -> tuple[str, ...]:
     providers = {f"provider:{name}" for leg in legs for name in leg.providers}
     labels = {f"label:{label}" for leg in legs for label in leg.labels}
     return tuple(sorted(providers | labels))
+
+
+def within_reach(transfer: Transfer, mover: MoverFact) -> bool:
+    """As the ledger's `ready` has it, for a mover of the topology."""
+    labels = {f"label:{label}" for label in labels_of(mover.labels)}
+    has = labels | {f"provider:{name}" for name in mover.providers}
+    zones = not mover.zone_ids or set(transfer.zones) <= set(mover.zone_ids)
+    return zones and set(transfer.needs) <= has
 
 
 def reach_of(mover: Mover) -> Reach:

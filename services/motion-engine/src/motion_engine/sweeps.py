@@ -34,7 +34,7 @@ async def settle_due(engine: Engine) -> int:
 
 async def announce_ready(engine: Engine) -> None:
     """Plan what has no plan, and ring again for work that lies ready."""
-    await replanning.replan(engine)
+    await replanning.plan_the_unplanned(engine)
     async with engine.database.transaction() as tx:
         ready = await tx.find(Transfer, where={"state": TransferState.QUEUED}, limit=1)
     if ready:
@@ -42,7 +42,7 @@ async def announce_ready(engine: Engine) -> None:
 
 
 class Roll:
-    """Calls the roll of movers and tells once when one falls silent."""
+    """Calls the roll of movers; when one falls silent, tells once and looks after its work."""
 
     def __init__(self) -> None:
         self._silent: frozenset[str] = frozenset()
@@ -57,6 +57,8 @@ class Roll:
         )
         for mover_id in sorted(silent - self._silent):
             _log.warning("mover.silent", mover_id=mover_id, silent_s=silent_s)
+        if silent - self._silent:
+            await replanning.plan_the_stranded(engine)
         self._silent = silent
         _ALIVE.set(len(movers) - len(silent))
         _SILENT.set(len(silent))

@@ -40,7 +40,7 @@ async def register(engine: Engine, message: RegisterMover) -> MoverWelcome:
             await _announce(tx, after)
     if appeared or _reach(before) != _reach(after):
         _log.info("mover.appeared", mover_id=message.mover_id, labels=message.labels)
-        await replanning.replan(engine)
+        await replanning.plan_the_unplanned(engine)
         await engine.bell.ring()
     return MoverWelcome(lease_s=engine.policy.lease_s, renew_s=engine.policy.renew_s)
 
