@@ -21,6 +21,7 @@ from entrepot_plugin.plugin import StorePlugin
 from entrepot_plugin.secret import Secret
 from entrepot_plugin.traits import StoreTraits
 from entrepot_testkit.memory_database import MemoryDatabase
+from entrepot_testkit.memory_transaction import Unique
 from store_registry import consumer
 from store_registry.answering import answer
 from store_registry.app import SCHEMA, SERVICE
@@ -81,19 +82,34 @@ GOOD_PROBE = m.Probed(
 )
 
 
+# The unique indexes of migrations/0001, for the memory database.
+LIVE_STORES = [
+    Unique(columns=(column,), where=lambda row: row.state not in {"refused", "removed"})
+    for column in ("name", "place")
+]
+UNIQUE = {
+    "zone": [Unique(columns=("name",))],
+    "image_store": LIVE_STORES,
+    "storage_pool": LIVE_STORES,
+    "template_store_ref": [Unique(columns=("template_id", "store_id"))],
+    "snapshot_store_ref": [Unique(columns=("snapshot_id", "store_id"))],
+    "volume_store_ref": [Unique(columns=("volume_id", "store_id"))],
+    "hold": [Unique(columns=("resource_id",), where=lambda row: row.exclusive)],
+}
+
+
 class Desk:
     """What tests say and see. `ask` goes the way of the bus, without the bus."""
 
     def __init__(self, registry: Registry, dump: Any) -> None:
         self.registry = registry
         self.dump = dump
+        self.url = ""
         self.ids = SystemIds()
         self.admin = v.Actor(account_id=self.ids.new(), role=v.Role.ADMIN)
         self.user = v.Actor(account_id=self.ids.new(), role=v.Role.USER)
         self.other = v.Actor(account_id=self.ids.new(), role=v.Role.USER)
-        self.once = inbox.once(
-            registry.database, consumer=consumer.CONSUMER, apply=consumer.apply
-        )
+        self.once = inbox.once(registry.database, consumer=consumer.CONSUMER, apply=consumer.apply)
         self.hear = consumer.waking(registry, self.once)
         self._deliveries = 0
 
@@ -226,9 +242,7 @@ class Desk:
         return zone_id
 
     async def mixing(self, value: str = "any") -> None:
-        await self.ask(
-            r.PutSetting(actor=self.admin, name="image-store.mixing", value=value)
-        )
+        await self.ask(r.PutSetting(actor=self.admin, name="image-store.mixing", value=value))
 
     def details(self, config: dict[str, Any]) -> v.Sealed:
         key = self.registry.keys.public_key
@@ -301,7 +315,8 @@ class Desk:
 
     async def volume(self, zone_id: str, **changes: Any) -> str:
         command = self.create_volume(
-            zone_id=zone_id, **({"size_bytes": GIB} | changes if "template_id" not in changes else changes)
+            zone_id=zone_id,
+            **({"size_bytes": GIB} | changes if "template_id" not in changes else changes),
         )
         await self.done(command)
         return command.volume_id
@@ -351,7 +366,7 @@ def _keys() -> ServiceKeys:
 
 
 def make_memory_desk(clock: Any = None) -> Desk:
-    store = MemoryDatabase(service=SERVICE, unique={"zone": [("name",)]})
+    store = MemoryDatabase(service=SERVICE, unique=UNIQUE)
     registry = Registry.over(
         store.connection(), clock=clock or SystemClock(), ids=SystemIds(), keys=_keys()
     )
@@ -365,28 +380,53 @@ def make_memory_desk(clock: Any = None) -> Desk:
 
 
 async def real_desk(url: str, stack: AsyncExitStack) -> Desk:
+    """A desk over an emptied database."""
     await postgres.Migrations(package="store_registry", schema=SCHEMA).apply(url)
+    connection = await asyncpg.connect(url, server_settings={"search_path": SCHEMA})
+    stack.push_async_callback(connection.close)
+    await connection.execute("ALTER DATABASE registry_tests SET synchronous_commit = off")
+    found = await connection.fetch(
+        "SELECT table_name FROM information_schema.tables"
+        " WHERE table_schema = $1 AND table_type = 'BASE TABLE'",
+        SCHEMA,
+    )
+    tables = sorted(record["table_name"] for record in found)
+    async with connection.transaction():
+        # Without foreign keys and triggers, in any order; much faster than TRUNCATE.
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        for table in tables:
+            if table != "migration":
+                await connection.execute(f'DELETE FROM "{table}"')
     database = await stack.enter_async_context(
-        postgres.open_database(url, service=SERVICE, schema=SCHEMA, pool_max=4)
+        postgres.open_database(url, service=SERVICE, schema=SCHEMA, pool_max=8)
     )
     registry = Registry.over(database, clock=SystemClock(), ids=SystemIds(), keys=_keys())
 
     async def dump() -> bytes:
-        connection = await asyncpg.connect(url, server_settings={"search_path": SCHEMA})
-        try:
-            tables = await connection.fetch(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = $1", SCHEMA
-            )
-            found = []
-            for table in tables:
-                name = table["table_name"]
-                for record in await connection.fetch(f'SELECT t::text AS body FROM "{name}" t'):
-                    found.append(record["body"].encode())
-            return b"\n".join(found)
-        finally:
-            await connection.close()
+        bodies = []
+        for table in tables:
+            for record in await connection.fetch(f'SELECT t::text AS body FROM "{table}" t'):
+                bodies.append(record["body"].encode())
+        return b"\n".join(sorted(bodies))
 
-    return Desk(registry, dump)
+    desk = Desk(registry, dump)
+    desk.url = url
+    return desk
+
+
+@pytest.fixture(scope="session")
+def registry_database_url(postgres):
+    """One database for all tests of the registry, emptied before each."""
+    postgres.ensure_database("registry_tests")
+    return postgres.dsn(database="registry_tests")
+
+
+@pytest.fixture
+def make_real_desk(registry_database_url):
+    async def make(stack: AsyncExitStack) -> Desk:
+        return await real_desk(registry_database_url, stack)
+
+    return make
 
 
 @pytest.fixture(params=["memory", "real"])
@@ -396,7 +436,7 @@ async def desk(request):
         yield make_memory_desk()
         return
     async with AsyncExitStack() as stack:
-        yield await real_desk(request.getfixturevalue("database_url"), stack)
+        yield await real_desk(request.getfixturevalue("registry_database_url"), stack)
 
 
 @pytest.fixture
@@ -413,6 +453,11 @@ def memory_desk():
 @pytest.fixture
 async def house(desk):
     return await desk.furnish()
+
+
+@pytest.fixture
+def house_facts():
+    return (BUCKET, FOLDER)
 
 
 @pytest.fixture

@@ -73,12 +73,8 @@ def foreign(desk, house, owned, actor):
         r.GetSnapshot(**snapshot),
         r.DeleteSnapshot(**snapshot, job_id=desk.new()),
         r.GetJob(actor=actor, job_id=owned["job_id"]),
-        desk.create_volume(
-            actor=actor, zone_id=house.zone_a, template_id=owned["template_id"]
-        ),
-        desk.create_volume(
-            actor=actor, zone_id=house.zone_a, snapshot_id=owned["snapshot_id"]
-        ),
+        desk.create_volume(actor=actor, zone_id=house.zone_a, template_id=owned["template_id"]),
+        desk.create_volume(actor=actor, zone_id=house.zone_a, snapshot_id=owned["snapshot_id"]),
     ]
 
 

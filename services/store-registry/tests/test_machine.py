@@ -116,9 +116,7 @@ def test_a_step_of_best_effort_may_fail():
 
 def test_copies_that_must_agree_and_do_not_are_cleaned_away():
     one = Step(name="copy", asks=asks("a", "b"), undo=asks("ua"), agree=True)
-    saga, told = run(
-        Saga(steps=(one,)), Start(), good("a", copied("aa")), good("b", copied("bb"))
-    )
+    saga, told = run(Saga(steps=(one,)), Start(), good("a", copied("aa")), good("b", copied("bb")))
     assert saga.problem.code is Code.SOURCE_CHANGED
     assert told[-1].ask.transfer_id == "ua"
     _, told = run(Saga(steps=(one,)), Start(), good("a", copied("aa")), good("b", copied("aa")))

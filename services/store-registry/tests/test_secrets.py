@@ -15,9 +15,7 @@ async def test_credentials_show_nowhere(desk, house, canary):
         await desk.ask(r.ListJobs(actor=desk.admin)),
         await desk.ask(r.ListTemplates(actor=desk.admin)),
         await desk.ask(
-            r.SealCredentials(
-                store_ids=(house.bucket,), recipient=KeyPair.new().public_key
-            )
+            r.SealCredentials(store_ids=(house.bucket,), recipient=KeyPair.new().public_key)
         ),
         await desk.refused(desk.add_bucket()),
         await desk.refused(desk.add_bucket(name="x", config={"access_key": 5, "bucket": "b"})),

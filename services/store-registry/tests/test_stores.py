@@ -74,9 +74,7 @@ async def test_adding_the_same_store_twice_is_one_intent(desk):
     command = desk.add_bucket()
     first = await desk.ask(command)
     # The gateway seals anew each time, so the box differs and the intent does not.
-    again = r.AddStore(
-        **{**_fields(command), "details": desk.details(desk.bucket_config())}
-    )
+    again = r.AddStore(**{**_fields(command), "details": desk.details(desk.bucket_config())})
     assert again.details.box != command.details.box
     assert await desk.ask(again) == first
     assert len(await desk.asks(first.job_id)) == 1
@@ -178,9 +176,7 @@ async def test_a_store_with_something_on_it_is_refused_with_the_blockers_ids(des
 
 async def test_a_store_whose_template_was_deleted_can_go(desk, house):
     template_id = await desk.template()
-    await desk.done(
-        r.DeleteTemplate(actor=desk.user, template_id=template_id, job_id=desk.new())
-    )
+    await desk.done(r.DeleteTemplate(actor=desk.user, template_id=template_id, job_id=desk.new()))
     await desk.ask(r.DeleteStore(actor=desk.admin, store_id=house.bucket))
 
 
@@ -214,7 +210,9 @@ async def test_a_secret_moved_to_another_store_does_not_open(desk, house):
         mine.store_id = other
         await tx.put(mine)
     with pytest.raises(Unopenable):
-        await desk.ask(r.SealCredentials(store_ids=(other,), recipient=desk.registry.keys.public_key))
+        await desk.ask(
+            r.SealCredentials(store_ids=(other,), recipient=desk.registry.keys.public_key)
+        )
 
 
 async def test_the_latest_mover_s_word_on_a_provider_stands(desk):

@@ -27,9 +27,7 @@ async def test_a_region_wide_template_is_one_copy_on_a_region_wide_store(desk, h
     assert accepted == r.Accepted(job_id=command.job_id, resource_id=command.template_id)
     before = await get(desk, command.template_id)
     assert before.state is v.ResourceState.CREATING
-    assert [(c.store_id, c.state) for c in before.copies] == [
-        (house.bucket, v.CopyState.CREATING)
-    ]
+    assert [(c.store_id, c.state) for c in before.copies] == [(house.bucket, v.CopyState.CREATING)]
 
     (ask,) = await desk.asks(command.job_id)
     assert ask.work.source == m.UrlEnd(
@@ -57,9 +55,7 @@ async def test_a_region_wide_template_is_one_copy_on_a_region_wide_store(desk, h
         assert await tx.find(rows.Hold) == []
     states = [e.state for e in await desk.events(r.TemplateChanged)]
     assert states == [v.ResourceState.CREATING, v.ResourceState.READY]
-    job_states = [
-        e.state for e in await desk.events(r.JobChanged) if e.job_id == command.job_id
-    ]
+    job_states = [e.state for e in await desk.events(r.JobChanged) if e.job_id == command.job_id]
     assert job_states == [v.JobState.RUNNING, v.JobState.SUCCEEDED]
 
 
@@ -284,7 +280,5 @@ async def test_answers_told_twice_or_late_change_nothing(desk, house):
 
 async def test_an_answer_to_a_job_nobody_knows_is_let_go(desk):
     await desk.tell(
-        m.TransferSucceeded(
-            transfer_id=desk.new(), job_id=desk.new(), epoch=1, result=m.Deleted()
-        )
+        m.TransferSucceeded(transfer_id=desk.new(), job_id=desk.new(), epoch=1, result=m.Deleted())
     )

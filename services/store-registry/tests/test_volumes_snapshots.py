@@ -58,9 +58,7 @@ async def test_a_copy_in_the_zone_is_preferred_and_one_in_another_zone_is_no_use
     await desk.ask(command)
     (ask,) = await desk.asks(command.job_id)
     assert ask.work.source.store.store_id == house.folder
-    problem = await desk.refused(
-        desk.create_volume(template_id=template_id, zone_id=house.zone_b)
-    )
+    problem = await desk.refused(desk.create_volume(template_id=template_id, zone_id=house.zone_b))
     assert (problem.code, problem.field) == (Code.NO_STORE, "template_id")
 
 
@@ -101,9 +99,7 @@ async def test_a_failed_volume_is_cleaned_away_and_its_room_is_free_again(desk, 
     assert (volume.state, volume.error.code) == (v.ResourceState.FAILED, Code.STORE_FULL)
     assert await booked(desk, house.pool_a) == before
     # Deleting what failed frees nothing twice.
-    await desk.done(
-        r.DeleteVolume(actor=desk.user, volume_id=command.volume_id, job_id=desk.new())
-    )
+    await desk.done(r.DeleteVolume(actor=desk.user, volume_id=command.volume_id, job_id=desk.new()))
     assert await booked(desk, house.pool_a) == before
 
 
@@ -204,9 +200,7 @@ async def test_a_pin_that_stays_costs_no_backup_and_goes_with_the_snapshot(desk,
     await desk.done(r.DeleteVolume(actor=desk.user, volume_id=volume_id, job_id=desk.new()))
     problem = await desk.refused(r.DeleteStore(actor=desk.admin, store_id=house.pool_a))
     assert problem.facts["blockers"] == command.snapshot_id
-    delete = r.DeleteSnapshot(
-        actor=desk.user, snapshot_id=command.snapshot_id, job_id=desk.new()
-    )
+    delete = r.DeleteSnapshot(actor=desk.user, snapshot_id=command.snapshot_id, job_id=desk.new())
     await desk.ask(delete)
     assert isinstance((await desk.asks(delete.job_id))[0].work, m.DropSnapshotWork)
     await desk.settle(delete.job_id)
@@ -248,9 +242,7 @@ async def test_a_snapshot_outlives_its_volume_and_restores_in_another_zone(desk,
 async def test_a_zone_wide_backup_restores_in_its_own_zone_only(desk, house):
     volume_id = await desk.volume(house.zone_a)
     snapshot_id = await desk.snapshot(volume_id, store_id=house.folder)
-    problem = await desk.refused(
-        desk.create_volume(snapshot_id=snapshot_id, zone_id=house.zone_b)
-    )
+    problem = await desk.refused(desk.create_volume(snapshot_id=snapshot_id, zone_id=house.zone_b))
     assert (problem.code, problem.field) == (Code.NO_STORE, "snapshot_id")
     await desk.volume(house.zone_a, snapshot_id=snapshot_id, size_bytes=None)
 

@@ -46,7 +46,7 @@ from store_registry.rows import (
 )
 from store_registry.rules.limits import Limits
 from store_registry.rules.ownership import account_filter, changeable, is_admin, seen
-from store_registry.rules.placement import for_volume, readable_copy
+from store_registry.rules.placement import for_volume, has_room, readable_copy
 from store_registry.rules.requests import Origin, check_disk, check_size, origin_of
 from store_registry.views import volume_view
 
@@ -271,6 +271,8 @@ async def _pool(
         ),
     )
     (pool,) = await still_writable(tx, [chosen])
+    if not has_room(pool, plan.size_bytes, limits.overprovision):
+        raise Taken  # by another volume, between the choice and the lock
     return pool
 
 
