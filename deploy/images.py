@@ -50,28 +50,51 @@ def wheelhouse() -> None:
     run(uv(), *EXPORT, *left_out, "--quiet", "--output-file", str(requirements))
     run(uv(), "build", "--quiet", "--all-packages", "--wheel", "--out-dir", str(WHEELS))
     # `wheel`, not `download`: what is published as source only is built here, not in the image.
-    run(pip(), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(WHEELS),
-        "--requirement", str(requirements))
+    run(
+        pip(),
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(WHEELS),
+        "--requirement",
+        str(requirements),
+    )
 
 
 def build(
     docker: list[str], base: str, image: str, module: str, distributions: tuple[str, ...]
 ) -> None:
-    run(*docker, "build", "--quiet", "--file", "deploy/Dockerfile", "--network", "none",
-        "--build-arg", f"BASE={base}",
-        "--build-arg", f"MODULE={module}",
-        "--build-arg", f"DISTRIBUTIONS={' '.join(distributions)}",
-        "--tag", f"entrepot/{image}", ".")
+    run(
+        *docker,
+        "build",
+        "--quiet",
+        "--file",
+        "deploy/Dockerfile",
+        "--network",
+        "none",
+        "--build-arg",
+        f"BASE={base}",
+        "--build-arg",
+        f"MODULE={module}",
+        "--build-arg",
+        f"DISTRIBUTIONS={' '.join(distributions)}",
+        "--tag",
+        f"entrepot/{image}",
+        ".",
+    )
     print(f"entrepot/{image}", flush=True)
 
 
 def uv() -> str:
     tools = ROOT / ".venv-tools" / "bin" / "uv"
-    return str(tools) if tools.exists() else shutil.which("uv") or sys.exit("run `make setup` first")
+    return (
+        str(tools) if tools.exists() else shutil.which("uv") or sys.exit("run `make setup` first")
+    )
 
 
 def pip() -> str:
-    """pip of a small environment of its own: the workspace's has none."""
+    """Pip of a small environment of its own: the workspace's has none."""
     environment = ROOT / "build" / "pip"
     if not (environment / "bin" / "pip").exists():
         run(uv(), "venv", "--quiet", "--seed", "--python", sys.executable, str(environment))
