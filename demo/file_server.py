@@ -1,7 +1,8 @@
 """Serves one folder over HTTP on loopback, as its own process: `python -m demo.file_server DIR`.
 
 Prints its port as the first line. Answers ranges, lengths and validators the way the download
-servers of distributions do. `/served` tells how many bytes of each file it has given out.
+servers of distributions do. `/served` tells how many bytes of each file it has given out;
+`/name?bps=N` gives a file out slowly.
 """
 
 import functools
@@ -10,6 +11,8 @@ import os
 import re
 import sys
 import threading
+import time
+import urllib.parse
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,17 +86,23 @@ class FolderHandler(BaseHTTPRequestHandler):
 
     def _body(self, file: BinaryIO, start: int, end: int, *, name: str) -> None:
         self.wfile.flush()
-        offset = start
+        offset, pause_s = start, self._pause_s()
         try:
             while offset < end:
                 offset += os.sendfile(
                     self.connection.fileno(), file.fileno(), offset, min(CHUNK_BYTES, end - offset)
                 )
+                time.sleep(pause_s)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
             with COUNTING:
                 self._served[name] += offset - start
+
+    def _pause_s(self) -> float:
+        """Between two chunks, for the rate that was asked for."""
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        return CHUNK_BYTES / float(query["bps"][0]) if "bps" in query else 0.0
 
 
 def _span(header: str | None, size: int) -> tuple[int, int] | None:

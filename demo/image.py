@@ -32,13 +32,15 @@ class Image(Struct, frozen=True, kw_only=True):
         return self.qcow2.stat().st_size
 
 
-def build(folder: Path, *, file_bytes: int) -> Image:
-    """About `file_bytes` of files in a filesystem of 1 GiB; needs no root and mounts nothing."""
+def build(
+    folder: Path, *, file_bytes: int, virtual_bytes: int = VIRTUAL_BYTES, name: str = "debian"
+) -> Image:
+    """About `file_bytes` of files in an ext4 filesystem; needs no root and mounts nothing."""
     tree = folder / "tree"
     files, copied = _collect(tree, file_bytes)
-    raw, qcow2 = folder / "debian.raw", folder / "debian.qcow2"
+    raw, qcow2 = folder / f"{name}.raw", folder / f"{name}.qcow2"
     with raw.open("wb") as blank:
-        blank.truncate(VIRTUAL_BYTES)
+        blank.truncate(virtual_bytes)
     _run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "entrepot", "-d", str(tree), str(raw))
     shutil.rmtree(tree)
     _run("e2fsck", "-f", "-n", str(raw))

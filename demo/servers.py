@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ class Swift(Struct, frozen=True, kw_only=True):
     def keys(self, bucket: str) -> list[str]:
         """Names of all objects, unfinished uploads' segments not among them."""
         return self._ask("GET", f"{bucket}?limit=10000").decode().split()
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """All bytes of one object."""
+        return self._ask("GET", f"{bucket}/{urllib.parse.quote(key)}")
 
     def _ask(self, method: str, path: str) -> bytes:
         login = urllib.request.Request(self.auth_url)  # noqa: S310 - our own loopback server

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from entrepot_testkit.api import Api, until
 
 UP_S = 240
@@ -62,6 +64,17 @@ class EmbeddedStack:
 
         return int(until(back, timeout_s=COME_BACK_S, what=f"{name} started again"))
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL to the supervisor; its children except PostgreSQL end with it."""
+        pids = self.endpoints["pids"]
+        os.kill(self.endpoints["supervisor"], signal.SIGKILL)
+        ours = [pid for name, pid in pids.items() if name != "postgres"]
+        until(
+            lambda: not any(_alive(pid) for pid in ours),
+            timeout_s=COME_BACK_S,
+            what="children gone with their supervisor",
+        )
+
     def down(self) -> None:
         _entrepot("down", "--data", str(self.folder), timeout_s=DOWN_S)
 
@@ -86,6 +99,13 @@ def embedded_stack(
         yield up(folder, movers=movers, env=env)
     finally:
         EmbeddedStack(folder).down()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _entrepot(*words: str, timeout_s: float, env: Mapping[str, str] | None = None) -> str:
