@@ -119,20 +119,18 @@ def test_the_bell_wakes_a_waiting_mover_at_once_whichever_engine_it_asked(play, 
         mover = stage.asks.mover()
         await stage.do(mover)
         async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(stage.claim(mover, wait_s=10)) for _ in range(6)]
+            waiting = group.create_task(stage.claim(mover, wait_s=10))
             await asyncio.sleep(1)
             asked_s = now_s()
             await stage.request(stage.asks.download(stage.asks.s3()))
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            took_s = now_s() - asked_s
-        granted = [grant for one in waits for grant in one.result()]
-        return took_s, len(granted), done.pop().result()
+            await waiting
+        return now_s() - asked_s, len(waiting.result())
 
     quiet = Policy(recheck_s=NEVER, announce_s=NEVER)
-    for seed in range(8):
-        took_s, granted, first = play(scene, policy=quiet, engines=engines, seed=seed)
+    for seed in range(12):
+        took_s, granted = play(scene, policy=quiet, engines=engines, seed=seed)
         assert took_s < 2, f"seed {seed}: nobody rang"
-        assert (granted, len(first)) == (1, 1)
+        assert granted == 1
 
 
 def test_an_expired_lease_rings_no_bell_but_is_found_within_a_second(play):
@@ -142,6 +140,7 @@ def test_an_expired_lease_rings_no_bell_but_is_found_within_a_second(play):
         transfer_id = await stage.request(stage.asks.download(stage.asks.s3()))
         assert len(await stage.claim(mover, wait_s=5)) == 1
         over = stage.transfer(transfer_id).lease_until
+        await asyncio.sleep(4)  # so that no wait ends when the lease does
         while not (grants := await stage.claim(mover, wait_s=10)):
             pass
         return (SimClock().now() - over).total_seconds(), grants[0].epoch
