@@ -73,6 +73,7 @@ class ScriptedLedger:
 
     async def claim(self, message):
         self.said.append(message)
+        assert self.mover_key is not None, "a mover registers before it claims"
         grants = []
         while self.queue and len(grants) < message.free_slots:
             ask = self.queue.pop(0)

@@ -11,6 +11,7 @@ from entrepot_chassis.ports import Ids, Misconfigured
 from entrepot_chassis.seal import KeyPair, seal
 from entrepot_plugin.discovery import PluginProblem, load_stores
 from entrepot_plugin.plugin import StorePlugin
+from entrepot_plugin.wrappers import Retrying, RetryPolicy, wrap_objects, wrap_volumes
 from motion_engine.mover import malloc
 from motion_engine.mover.addresses import parse_cidrs
 from motion_engine.mover.copying import Tools
@@ -54,6 +55,8 @@ async def run(settings: Settings) -> None:
             keys=KeyPair.new(),
             seal=seal,
             fetch=GuardedFetch(limits, clock),
+            wrap_objects=lambda store: wrap_objects(store, Retrying(RetryPolicy())),
+            wrap_volumes=lambda store: wrap_volumes(store, Retrying(RetryPolicy())),
             tools=Tools(run_blocking=run_blocking, parts_in_flight=settings.parts_in_flight),
             stall_s=settings.stall_s,
             drain_s=settings.drain_s,

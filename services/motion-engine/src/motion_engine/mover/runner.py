@@ -25,7 +25,7 @@ from motion_engine.mover.copying import Tools
 from motion_engine.mover.fetch import Fetch
 from motion_engine.mover.job import Job, Surroundings
 from motion_engine.mover.lease import ASK_S, LOST_AFTER_S, RENEW_S, End
-from motion_engine.mover.stores import Keys, Stores, WrapObjects
+from motion_engine.mover.stores import Keys, Stores, WrapObjects, WrapVolumes
 from motion_engine.mover.works import Seal, SmallWorks
 
 ANNOUNCE_S = 15.0
@@ -59,6 +59,7 @@ class World(Struct, frozen=True, kw_only=True):
     fetch: Fetch
     tools: Tools
     wrap_objects: WrapObjects = lambda store: store
+    wrap_volumes: WrapVolumes = lambda store: store
     stall_s: float = 60.0
     drain_s: float = 20.0
 
@@ -70,7 +71,12 @@ class Runner:
         self._identity = identity
         self._world = world
         self._boot_id = world.ids.new()
-        self._stores = Stores(world.plugins, world.keys, world.wrap_objects)
+        self._stores = Stores(
+            world.plugins,
+            world.keys,
+            wrap_objects=world.wrap_objects,
+            wrap_volumes=world.wrap_volumes,
+        )
         self._around = Surroundings(
             mover_id=identity.mover_id,
             bus=world.bus,
@@ -84,6 +90,7 @@ class Runner:
         self._renew_s = RENEW_S
         self._jobs: dict[str, Job] = {}
         self._stopping = False
+        self._welcome = asyncio.Event()  # set once the ledger knows us: it seals for our key
         self._room = asyncio.Event()
         self._room.set()
 
@@ -99,6 +106,7 @@ class Runner:
             await stop.wait()
             self._stopping = True
             self._room.set()
+            self._welcome.set()
             await self._drain()
             await asyncio.wait([claimer])  # a claim under way may still be granted
             announcer.cancel()
@@ -131,6 +139,7 @@ class Runner:
             return False
         if isinstance(welcome, MoverWelcome):
             self._renew_s = min(welcome.renew_s, LOST_AFTER_S / 2)
+        self._welcome.set()
         return True
 
     # --- claim --------------------------------------------------------------------------------
@@ -139,6 +148,7 @@ class Runner:
         """Ends once stopping: a claim that is under way then is answered first, and handed back,
         because its grants would otherwise stay ours until their leases expire.
         """
+        await self._welcome.wait()
         while True:
             await self._room.wait()
             if self._stopping:

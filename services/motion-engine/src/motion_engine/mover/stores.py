@@ -14,6 +14,7 @@ from entrepot_plugin.ports import ObjectStore, VolumeStore
 
 Credentials = Mapping[str, Sealed]
 WrapObjects = Callable[[ObjectStore], ObjectStore]
+WrapVolumes = Callable[[VolumeStore], VolumeStore]
 
 
 class Keys(Protocol):
@@ -31,11 +32,14 @@ class Stores:
         self,
         plugins: Mapping[str, StorePlugin],
         keys: Keys,
+        *,
         wrap_objects: WrapObjects = lambda store: store,
+        wrap_volumes: WrapVolumes = lambda store: store,
     ) -> None:
         self._plugins = plugins
         self._keys = keys
         self._wrap_objects = wrap_objects
+        self._wrap_volumes = wrap_volumes
 
     def plugin(self, spec: StoreSpec) -> StorePlugin:
         plugin = self._plugins.get(spec.provider)
@@ -69,7 +73,7 @@ class Stores:
             self._config(plugin, spec, credentials)
         )
         async with opened as store:
-            yield store
+            yield self._wrap_volumes(store)
 
     def facts(self) -> tuple[ProviderFact, ...]:
         """What the mover announces of its plugins."""
