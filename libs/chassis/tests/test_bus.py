@@ -1,5 +1,7 @@
 import asyncio
+import os
 
+import nkeys
 import pytest
 import structlog
 from msgspec import Struct
@@ -266,3 +268,21 @@ async def test_what_the_broker_does_not_allow_is_counted(eventually):
             assert narrow.permission_violations == 0
             await narrow.publish("bus.forbidden", Ask(n=1))
             await eventually(lambda: narrow.permission_violations == 1)
+
+
+async def test_a_service_proves_itself_by_its_nkey(tmp_path):
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    (tmp_path / "nkey").write_bytes(seed)
+    stranger = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    (tmp_path / "stranger").write_bytes(stranger)
+    with nats_server(extra_config=f"authorization {{ users: [ {{ nkey: {public} }} ] }}") as server:
+        async with bus.connect(
+            server.url, name="svc", nkey_file=str(tmp_path / "nkey")
+        ) as connected:
+            await connected.ping()
+        with pytest.raises(ConnectionError):
+            async with bus.connect(
+                server.url, name="svc", nkey_file=str(tmp_path / "stranger"), connect_s=1
+            ):
+                pass
