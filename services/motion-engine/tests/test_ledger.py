@@ -272,11 +272,12 @@ async def test_a_part_sent_again_is_counted(desk, queued, mover):
     assert len(await parts_of(desk, queued)) == 3
 
 
-async def test_another_upload_offers_no_parts_of_the_one_before(desk, queued, mover):
+async def test_another_upload_offers_nothing_of_the_one_before(desk, queued, mover):
     await desk.claim(queued, **mover, lease_s=GONE)
-    await checkpoint(desk, queued, 1, parts=(part(1), part(2)))
+    await checkpoint(desk, queued, 1, parts=(part(1), part(2)), facts={"etag": "old", "x": 1})
     await desk.claim(queued, **mover)
-    await checkpoint(desk, queued, 2, key="k2", resume="up-2")
+    await checkpoint(desk, queued, 2, key="k2", resume="up-2", facts={"etag": "new"})
+    assert (await desk.get(queued)).facts == {"etag": "new"}
     assert await parts_of(desk, queued) == ()
     await checkpoint(desk, queued, 2, key="k2", resume="up-2", parts=(part(1),))
     assert await parts_of(desk, queued) == (part(1),)

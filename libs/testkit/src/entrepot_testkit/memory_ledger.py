@@ -142,7 +142,8 @@ class MemoryLedger:
         upload = (progress.key, progress.resume)
         if upload == ("", None):
             upload = before
-        elif before not in {upload, ("", None)}:
+        another = before not in {upload, ("", None)}
+        if another:
             kept = {number: replace(part, stale=True) for number, part in kept.items()}
         resent_bytes = _put_parts(kept, transfer_id, epoch, progress.parts)
         for part in kept.values():
@@ -152,7 +153,7 @@ class MemoryLedger:
                 transfer,
                 upload_key=upload[0],
                 resume=upload[1],
-                facts={**transfer.facts, **progress.facts},
+                facts={**({} if another else transfer.facts), **progress.facts},
                 bytes_done=progress.bytes_done,
                 bytes_total=(
                     transfer.bytes_total if progress.bytes_total is None else progress.bytes_total

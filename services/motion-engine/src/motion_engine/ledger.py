@@ -41,7 +41,7 @@ class Holder(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """A checkpoint: `parts` are new ones; `facts` are merged over the ones kept."""
+    """A checkpoint: `parts` are new ones; `facts` are merged over those of the same upload."""
 
     key: str
     resume: str | None
@@ -108,7 +108,7 @@ class Ledger(Claims, Protocol):
     ) -> None:
         """Record parts and progress. A part recorded before under another epoch or with another
         receipt counts as sent again; the same record repeated does not. Another key or resume
-        token begins another upload: the parts of the one before are no longer offered for resume.
+        token begins another upload: parts and facts of the one before are no longer offered.
         Raises NotHeld.
         """
         ...

@@ -77,7 +77,8 @@ class PostgresLedger:
         kept = (before["upload_key"], before["resume"])
         if upload == ("", None):
             upload = kept  # a note without an upload, such as a change of phase
-        elif kept not in {upload, ("", None)}:
+        another = kept not in {upload, ("", None)}
+        if another:
             await connection.execute(statements.OTHER_UPLOAD, transfer_id)
         resent_bytes = await self._put_parts(tx, transfer_id, epoch, progress.parts)
         await connection.execute(
@@ -88,6 +89,7 @@ class PostgresLedger:
             progress.bytes_done,
             progress.bytes_total,
             resent_bytes,
+            another,
         )
 
     async def _put_parts(
