@@ -10,6 +10,7 @@ DIR/*.nk         one NATS seed per service, mover and stream admin, 0600
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from entrepot_cli.embedded import grants, nkeys
@@ -34,7 +35,7 @@ def main(folder: Path) -> None:
     print(folder)
 
 
-def kept(path: Path, make) -> str:
+def kept(path: Path, make: Callable[[], str]) -> str:
     """The secret of an earlier run, or a new one: readable by the containers' user only."""
     if not path.exists():
         path.touch(mode=0o600)
