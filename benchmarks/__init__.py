@@ -1,0 +1,1 @@
+"""Measurements against other tools; run as modules from the root of the repository."""
