@@ -118,7 +118,8 @@ WHERE (old.epoch, old."offset", old.length, old.receipt, old.leaves)
 
 PROGRESS = """
 UPDATE transfer
-SET upload_key = $2, resume = $3, facts = CASE WHEN $8 THEN $4::text::jsonb ELSE facts || $4::text::jsonb END, bytes_done = $5,
+SET upload_key = $2, resume = $3, bytes_done = $5,
+    facts = CASE WHEN $8 THEN '{}' ELSE facts END || $4::text::jsonb,
     bytes_total = coalesce($6, bytes_total), bytes_resent = bytes_resent + $7,
     parts_done = (SELECT count(*) FROM transfer_part p
                   WHERE p.transfer_id = $1 AND NOT p.stale)
