@@ -6,7 +6,7 @@ BIN := .venv/bin
 DATA ?=
 ARGS ?=
 
-.PHONY: help setup demo test test-faults test-compose up bench lint clean
+.PHONY: help setup demo test test-faults test-compose up docs bench lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ test-compose: setup ## the main job's short form on compose.yaml (needs a Docker
 
 up: setup ## leave the embedded stack running; prints URLs, the admin key and how to stop
 	@$(BIN)/entrepot up --detach $(if $(DATA),--data $(DATA)) $(ARGS)
+
+docs: setup ## write docs/wire.md and docs/asyncapi.json from the catalogue
+	@$(BIN)/python -m entrepot_contracts.documents docs
 
 bench: setup ## the mover against s5cmd and rclone
 	@$(BIN)/python -m benchmarks.mover $(ARGS)
