@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -54,6 +55,12 @@ class Gateway:
         except KeyError:
             raise AttributeError(name) from None
 
+    async def add_callers(self, stack):
+        self.clients["nobody"] = await stack.enter_async_context(self.client())
+        await self.add_caller(stack, "admin", Role.ADMIN)
+        await self.add_caller(stack, "alice", Role.USER)
+        await self.add_caller(stack, "bob", Role.USER)
+
     async def add_caller(self, stack, name, role):
         account_id = self.ids.new()
         await self.accounts.create(account_id=account_id, name=name, role=role)
@@ -70,7 +77,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running_gateway(*, nats_url, database_url, folder, **changes):
+async def running_gateway(*, nats_url, database_url, folder, callers=False, **changes):
     settings = Settings(
         nats_url=nats_url,
         database_url=database_url,
@@ -94,6 +101,8 @@ async def running_gateway(*, nats_url, database_url, folder, **changes):
             settings=settings,
             behind=behind,
         )
+        if callers:
+            await gateway.add_callers(stack)
         yield gateway
 
 
@@ -110,6 +119,12 @@ async def running(nats_url, postgres, tmp_path_factory, request):
         yield one
 
 
+@pytest.fixture
+def start_gateway():
+    """To start one of the test's own, with three callers."""
+    return partial(running_gateway, callers=True)
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def gateway(running):
     """As new: no rows but those of three accounts, owners who know nothing."""
@@ -117,8 +132,5 @@ async def gateway(running):
     async with running.database.transaction() as tx:
         await tx.connection.execute("TRUNCATE api_key, account, http_once")
     async with AsyncExitStack() as stack:
-        running.clients["nobody"] = await stack.enter_async_context(running.client())
-        await running.add_caller(stack, "admin", Role.ADMIN)
-        await running.add_caller(stack, "alice", Role.USER)
-        await running.add_caller(stack, "bob", Role.USER)
+        await running.add_callers(stack)
         yield running

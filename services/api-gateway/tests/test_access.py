@@ -224,4 +224,5 @@ def test_a_secret_matches_its_own_hash_only():
     assert not matches(secret, two.secret_hash)
     assert not matches(secret, None)
     assert not matches("", None)
+    assert not matches("no key has this secret", None)
     assert secret not in repr(one) + repr(parse_authorization(f"Bearer {one.text}"))
