@@ -1,11 +1,14 @@
 """The stores in memory keep the same promises as the real ones."""
 
+import asyncio
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 
 import pytest
 
+from entrepot_plugin.bodies import BytesBody
 from entrepot_plugin.conformance import ObjectStoreConformance, VolumeStoreConformance
+from entrepot_plugin.errors import ResumeLost
 from entrepot_testkit.memory_store import TRAITS, MemoryWorld
 
 
@@ -97,3 +100,38 @@ async def test_the_plugin_of_a_world_opens_like_any_other():
         await store.put("k", b"bytes")
         assert "k" in await store.link("k", expires_s=5, file_name="f")
     assert bucket.data == {"k": b"bytes"}
+
+
+async def test_a_part_that_ends_after_the_commit_is_refused(world):
+    store = world.objects("b")
+    writer, zombie = [await store.begin("k", 5, token) for token in (None, "u1")]
+    late = HangingBody(b"other")
+    late.release = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(_outcome(zombie.write(1, 0, late)))
+        await late.reached.wait()
+        await writer.commit([await writer.write(1, 0, BytesBody(b"bytes"))], 5)
+        late.release.set()
+    assert isinstance(writing.result(), ResumeLost)
+
+
+class HangingBody(BytesBody):
+    """Waits in the middle until the test lets it go on."""
+
+    release: asyncio.Event
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.reached = asyncio.Event()
+
+    async def __aiter__(self):
+        self.reached.set()
+        await self.release.wait()
+        yield self._data
+
+
+async def _outcome(call):
+    try:
+        return await call
+    except ResumeLost as err:
+        return err

@@ -5,7 +5,7 @@ import pytest
 from entrepot_plugin.conformance import ObjectStoreConformance
 from entrepot_s3 import PLUGIN
 
-MORE = {"list_page_max": 2, "create_bucket": True, "prefix": "some/where"}
+MORE = {"list_page_max": 1, "create_bucket": True, "prefix": "some/where"}
 
 
 def config(swift, **more):

@@ -16,6 +16,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from entrepot_plugin.bodies import BytesBody
+from entrepot_plugin.conformance.material import keys
 from entrepot_plugin.errors import (
     BadConfig,
     BucketMissing,
@@ -136,6 +137,27 @@ async def test_a_server_that_ignores_ranges_is_found_out():
     store = S3Objects(config=config, client=Client())
     with pytest.raises(StoreError, match="ignores byte ranges"):
         _ = [chunk async for chunk in store.read("k", 5, 9)]
+
+
+async def test_a_listing_that_does_not_move_on_is_an_error_and_not_a_loop():
+    page = {"IsTruncated": True}
+
+    class Client:
+        async def list_objects_v2(self, **_):
+            return {**page, "Contents": [{"Key": "a", "Size": 1}], "NextContinuationToken": "t"}
+
+        async def list_multipart_uploads(self, **_):
+            return {**page, "Uploads": [{"Key": "other", "UploadId": "u"}]}
+
+        async def list_parts(self, **_):
+            return {**page, "Parts": [], "NextPartNumberMarker": 0}
+
+    config = PLUGIN.parse({"endpoint": "http://h", "bucket": "bkt"}, SECRETS)
+    store = S3Objects(config=config, client=Client())
+    writer = await store.begin("k", 1, "token")
+    for call in (lambda: keys(store, ""), lambda: store.delete("k"), writer.parts):
+        with pytest.raises(StoreError, match="does not move on"):
+            await call()
 
 
 SECRETS = {"access_key": "AKIA-PUBLIC", "secret_key": SECRET}

@@ -126,7 +126,7 @@ class S3Objects:
                 )
             if not answer.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": answer["NextContinuationToken"]}
+            more = _moved_on(more, {"ContinuationToken": answer.get("NextContinuationToken", "")})
         raise StoreError("the listing never ends")
 
     async def delete(self, key: str) -> None:
@@ -183,12 +183,22 @@ class S3Objects:
             for upload in answer.get("Uploads", ()):
                 if upload["Key"] == names["Key"]:
                     yield upload["UploadId"]
+            # Swift leaves the markers of a page of one upload empty: take them from the page.
+            last: dict[str, Any] = (answer.get("Uploads") or ({},))[-1]
+            after = {
+                "KeyMarker": answer.get("NextKeyMarker") or last.get("Key", ""),
+                "UploadIdMarker": answer.get("NextUploadIdMarker") or last.get("UploadId", ""),
+            }
             if not answer.get("IsTruncated"):
                 return
-            more = {
-                "KeyMarker": answer["NextKeyMarker"],
-                "UploadIdMarker": answer["NextUploadIdMarker"],
-            }
+            more = _moved_on(more, after)
+
+
+def _moved_on(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
+    """A server that gives the same page for ever is found out on its second page."""
+    if before == after or not any(after.values()):
+        raise StoreError("the server's listing does not move on")
+    return after
 
 
 def _check_range(answer: dict[str, Any], start: int, key: str) -> None:

@@ -57,8 +57,10 @@ class S3PartWriter:
             found += [_receipt(part) for part in answer.get("Parts", ())]
             if not answer.get("IsTruncated"):
                 return found
+            if int(answer["NextPartNumberMarker"]) <= marker:
+                break
             marker = int(answer["NextPartNumberMarker"])
-        raise StoreError("the list of parts never ends", key=self._key)
+        raise StoreError("the server's list of parts does not move on", key=self._key)
 
     async def commit(self, parts: Sequence[PartReceipt], size_bytes: int) -> ObjectStat:
         ordered = sorted(parts, key=lambda part: part.number)
