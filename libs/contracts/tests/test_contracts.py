@@ -63,6 +63,14 @@ def test_an_unknown_exception_tells_nothing_of_our_inside():
     assert "hunter2" not in repr(problem)
 
 
+def test_a_command_of_the_wrong_shape_is_the_callers_fault_and_says_where():
+    with pytest.raises(msgspec.ValidationError) as wrong:
+        msgspec.json.decode(b'{"actor": 5}', type=registry.ListZones)
+    problem = problem_of(wrong.value)
+    assert (problem.code, problem.retryable) == (Code.INVALID, False)
+    assert "$.actor" in problem.message or "type" in problem.message
+
+
 def test_a_refusal_keeps_its_fields_across_the_wire():
     problem = Refused(Code.INVALID, "no such zone", field="zone_id", hint="list zones").problem
     again = msgspec.json.decode(msgspec.json.encode(problem), type=Problem)

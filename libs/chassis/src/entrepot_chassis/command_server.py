@@ -62,10 +62,14 @@ class CommandServer:
     async def _handled(self, body: bytes) -> Struct:
         """Commands repeat safely: a deadlock's victim simply runs again."""
         command = self._decoder.decode(body)
-        for _ in range(_CONFLICT_TRIES - 1):
-            with suppress(TransactionConflict):
-                return await self._handler(command)
-        return await self._handler(command)
+        try:
+            for _ in range(_CONFLICT_TRIES - 1):
+                with suppress(TransactionConflict):
+                    return await self._handler(command)
+            return await self._handler(command)
+        except msgspec.DecodeError as err:
+            # The command itself was well formed: what a handler cannot read is our own fault.
+            raise RuntimeError("a handler read something it cannot decode") from err
 
     async def _respond(self, msg: Msg, reply: Struct) -> None:
         """A reply that cannot be sent is lost: the caller times out and asks again."""

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from http import HTTPStatus
 
+import msgspec
 from msgspec import Struct
 
 
@@ -139,6 +140,13 @@ def problem_of(error: BaseException) -> Problem:
     """A wire problem for any exception; unknown ones say nothing about our inside."""
     if isinstance(error, Refused):
         return error.problem
+    if isinstance(error, msgspec.DecodeError):  # a command of the wrong shape; names its field
+        return Problem(
+            code=Code.INVALID,
+            message=f"the command cannot be read: {error}",
+            field="body",
+            hint="docs/wire.md names the shape of every command",
+        )
     return Problem(
         code=Code.INTERNAL,
         message="the service failed to answer; its log has the reason under the correlation id",
