@@ -9,7 +9,7 @@ from entrepot_chassis import bus, health, lifecycle, logs
 from entrepot_chassis.clock import SystemClock, SystemIds
 from entrepot_chassis.ports import Ids, Misconfigured
 from entrepot_chassis.seal import KeyPair, seal
-from entrepot_plugin.discovery import PluginProblem, load_stores
+from entrepot_plugin.discovery import STORES, PluginProblem, installed, load_stores
 from entrepot_plugin.plugin import StorePlugin
 from entrepot_plugin.wrappers import Retrying, RetryPolicy, wrap_objects, wrap_volumes
 from motion_engine.mover import malloc
@@ -96,6 +96,6 @@ def mover_id(settings: Settings, ids: Ids) -> str:
 
 def _plugins(settings: Settings) -> dict[str, StorePlugin]:
     try:
-        return load_stores(settings.plugins)
+        return load_stores(settings.plugins or sorted(installed(STORES)))
     except PluginProblem as err:
         raise Misconfigured(str(err)) from err

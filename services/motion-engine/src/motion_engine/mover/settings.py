@@ -14,7 +14,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mover_id: str | None = None
     zone_ids: tuple[str, ...] = ()  # empty: serves every zone
     labels: tuple[str, ...] = ("path-host=local",)  # name=value
-    plugins: tuple[str, ...] = ("file", "s3")
+    plugins: tuple[str, ...] = ()  # store plugins to enable; empty: every one that is installed
     slots: Annotated[int, Meta(ge=1, le=64)] = 4
     parts_in_flight: Annotated[int, Meta(ge=1, le=32)] = 4
     threads: Annotated[int, Meta(ge=0, le=64)] = 0  # 0: one per core
