@@ -58,13 +58,18 @@ def ensure_swift_venv(root: Path | None = None) -> Path:
 
 
 def _install(home: Path, python: Path) -> None:
+    """uv is faster; pip knows the machine's certificates and proxies where uv was not told."""
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv:
-        _run(uv, "venv", "-q", "-p", sys.executable, str(home))
-        _run(uv, "pip", "install", "-q", "-p", str(python), *PINS)
-    else:
-        _run(sys.executable, "-m", "venv", str(home))
-        _run(str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PINS)
+        try:
+            _run(uv, "venv", "-q", "-p", sys.executable, str(home))
+            _run(uv, "pip", "install", "-q", "-p", str(python), *PINS)
+        except RuntimeError:
+            shutil.rmtree(home, ignore_errors=True)
+        else:
+            return
+    _run(sys.executable, "-m", "venv", str(home))
+    _run(str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PINS)
 
 
 def _run(*argv: str) -> None:
