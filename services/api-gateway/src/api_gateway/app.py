@@ -19,7 +19,6 @@ from api_gateway.rest.watch import Watch
 from api_gateway.settings import Settings
 from entrepot_chassis import bus, health, lifecycle, postgres, seal, work
 from entrepot_chassis.clock import SystemClock, SystemIds
-from entrepot_chassis.ports import Database
 from entrepot_contracts.catalog import event_of, telemetry_of
 from entrepot_contracts.motion import TransferProgress
 
@@ -61,7 +60,7 @@ async def run(settings: Settings) -> None:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, database: Database, nats: bus.NatsBus
+    settings: Settings, *, database: postgres.PostgresDatabase, nats: bus.NatsBus
 ) -> AsyncIterator[int]:
     """The HTTP side over a database and a bus; yields its port."""
     clock, ids = SystemClock(), SystemIds()

@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from entrepot_chassis.ports import Database, Ids, Row, Table
+from entrepot_chassis.ports import Ids, Row, Table
+from entrepot_chassis.postgres import PostgresDatabase
 from entrepot_contracts.errors import Code, Problem, Refused
 
 KEY_CHARS_MAX = 255
@@ -48,7 +49,7 @@ class Ticket(Struct, frozen=True, kw_only=True):
 
 
 class Once:
-    def __init__(self, database: Database, *, ids: Ids) -> None:
+    def __init__(self, database: PostgresDatabase, *, ids: Ids) -> None:
         self._database = database
         self._ids = ids
 
@@ -91,10 +92,9 @@ class Once:
     async def sweep(self) -> None:
         """Forget what is older than a day; its ids stay spent with the owners."""
         async with self._database.transaction() as tx:
-            now = await tx.now()
-            for row in await tx.find(HttpOnce, limit=1000):
-                if row.created_at < now - KEPT:
-                    await tx.remove(HttpOnce, row.row_id)
+            await tx.connection.execute(
+                "DELETE FROM http_once WHERE created_at < clock_timestamp() - $1::interval", KEPT
+            )
 
     async def _settle(self, ticket: Ticket, answer: Answer | None) -> None:
         async with self._database.transaction() as tx:
