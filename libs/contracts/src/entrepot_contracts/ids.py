@@ -8,6 +8,6 @@ Id = Annotated[
     str,
     Meta(
         pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z",
-        description="A UUID in lower-case text; the caller mints it, so repeating a command is safe.",
+        description="A UUID in lower-case text; minted by the caller, so commands repeat safely.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Value types shared by the messages of all owners: enums, scopes, checksums, store descriptions."""
+"""Value types shared by the messages of all owners: enums, scopes, checksums, stores."""
 
 from enum import StrEnum
 from typing import Annotated, Any
