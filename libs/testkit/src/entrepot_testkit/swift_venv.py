@@ -58,7 +58,7 @@ def ensure_swift_venv(root: Path | None = None) -> Path:
 
 
 def _install(home: Path, python: Path) -> None:
-    """Prefers uv, which is faster; pip knows the machine's certificates and proxies where uv was not told."""
+    """By uv, which is faster; else by pip, which knows the machine's certificates and proxies."""
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv:
         try:
