@@ -267,8 +267,12 @@ class NatsBus:
         )
 
     async def _known_to_server(self) -> None:
-        """Interest is at the server before anybody is told that we are ready."""
+        """Interest is at the server before anybody is told that we are ready. Two round trips: the
+        client writes a flush's PING ahead of what its flusher task still holds, so only the second
+        one follows the SUB.
+        """
         with suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(self._client.flush(), 2)
             await asyncio.wait_for(self._client.flush(), 2)
 
     async def _stop(self, subscription: Subscription) -> None:
