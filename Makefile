@@ -37,7 +37,7 @@ bench: setup ## the mover against s5cmd and rclone
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check .
-	@$(BIN)/python scripts/typecheck.py
+	@$(BIN)/mypy
 
 clean: ## remove environments and caches of this tree (not the data of `make up`)
 	rm -rf .venv .venv-tools .venv-swift .pytest_cache .ruff_cache .mypy_cache .hypothesis

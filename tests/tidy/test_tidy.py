@@ -44,12 +44,20 @@ DRIVERS = {
 }
 CLOCK_CALLS = re.compile(
     r"\b(datetime\.(now|utcnow)|time\.(time|monotonic|time_ns|sleep)|uuid[145]|uuid\.uuid\d|"
-    r"random\.(random|randint|choice|shuffle|uniform|Random)|secrets\.\w+|os\.urandom)\("
+    r"random\.(random|randint|choice|shuffle|uniform|Random)|secrets\.(token_\w+|choice|randbelow)|os\.urandom)\("
 )
 # Places that make time, ids or keys for everybody else, or that live outside the services.
 CLOCK_ALLOWED = {
     "libs/chassis/src/entrepot_chassis/clock.py",
     "libs/chassis/src/entrepot_chassis/seal.py",
+    "libs/plugin-api/src/entrepot_plugin/conformance/objects.py",  # test classes: fresh keys
+    "libs/plugin-api/src/entrepot_plugin/conformance/volumes.py",
+}
+
+# The owner of all tasks, and a commit that must be awaited to its end even when cancelled.
+TASKS_ALLOWED = {
+    "libs/chassis/src/entrepot_chassis/work.py",
+    "libs/chassis/src/entrepot_chassis/postgres.py",
 }
 
 
@@ -181,7 +189,7 @@ def test_no_task_is_left_without_an_owner(trees):
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in {"create_task", "ensure_future"}
         and not _owned(node.func.value)
-        and not relative(path).endswith("entrepot_chassis/work.py")
+        and relative(path) not in TASKS_ALLOWED
     ]
     assert not wrong
 
@@ -241,8 +249,9 @@ def test_distributions_are_named_after_their_folder():
 
 def test_plugins_keep_a_quality_ledger_with_a_reason_for_every_exemption():
     for folder in PLUGINS.values():
-        rules = tomllib.loads((ROOT / folder / "quality.toml").read_text())["rules"]
+        rules = tomllib.loads((ROOT / folder / "quality.toml").read_text())
+        assert rules
         for rule, state in rules.items():
-            word = state if isinstance(state, str) else state["state"]
+            word, _, reason = state.partition(": ")
             assert word in {"done", "todo", "exempt"}, f"{folder}: {rule}"
-            assert word != "exempt" or state["reason"], f"{folder}: {rule}"
+            assert word != "exempt" or reason, f"{folder}: {rule} is exempt without a reason"

@@ -145,8 +145,7 @@ class PostgresServer:
             self.psql(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
             self.psql("REVOKE ALL ON SCHEMA public FROM PUBLIC", database=name)
         for role, schema in (roles or {}).items():
-            known = self.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{_plain(role)}'")  # noqa: S608
-            if not known:
+            if not self.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{_plain(role)}'"):  # noqa: S608
                 self.psql(f"CREATE ROLE {role} LOGIN")
             self.psql(f"GRANT CONNECT ON DATABASE {name} TO {role}")
             self.psql(

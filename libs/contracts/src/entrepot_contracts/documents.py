@@ -26,8 +26,10 @@ def wire_messages() -> tuple[type[Struct], ...]:
     for command in catalog.COMMANDS:
         kinds[command.message] = None
         kinds[command.reply] = None
-    for entry in (*catalog.EVENTS, *catalog.TELEMETRY):
-        kinds[entry.message] = None
+    for event in catalog.EVENTS:
+        kinds[event.message] = None
+    for telemetry in catalog.TELEMETRY:
+        kinds[telemetry.message] = None
     return tuple(kinds)
 
 
