@@ -20,7 +20,10 @@ from entrepot_plugin.ports import Buffer, ObjectStat, PartBody, PartReceipt
 
 P = ParamSpec("P")
 T = TypeVar("T")
-BATCH_BYTES = 4 << 20  # one thread hop and one pwritev per this much
+BATCH_BYTES = 4 << 20  # one thread hop per this much
+# One pwritev per this much. Measured on ext4 in a VM, fresh file: 2.6 CPU-s/GiB by 4 MiB, 0.2 by
+# 1 MiB; larger page-cache folios seem to come from memory that the host has taken back.
+WRITE_BYTES = 1 << 20
 BATCH_CHUNKS = 512  # below IOV_MAX
 _PUNCH_HOLE_KEEP_SIZE = 0x03
 
@@ -172,12 +175,22 @@ def _taken_over(place: Place, resumed: Place) -> Handle:
 def _write_all(descriptor: int, batch: list[Buffer], offset: int) -> None:
     views = [memoryview(chunk) for chunk in batch]
     while views:
-        written = os.pwritev(descriptor, views, offset)
+        written = os.pwritev(descriptor, _first_bytes(views), offset)
         offset += written
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
         if written:
             views[0] = views[0][written:]
+
+
+def _first_bytes(views: list[memoryview]) -> list[memoryview]:
+    """The first views that are WRITE_BYTES together, the first one at least."""
+    total = 0
+    for count, view in enumerate(views):
+        total += len(view)
+        if count and total > WRITE_BYTES:
+            return views[:count]
+    return views
 
 
 def _finish(
