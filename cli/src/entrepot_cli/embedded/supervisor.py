@@ -102,6 +102,7 @@ class Supervisor:
     def stop(self) -> None:
         """Drain in reverse order of start; the units of one stage end together."""
         for stage in reversed(self._stages):
+            asked_s = self._clock.monotonic()
             for item in reversed(stage):
                 with contextlib.suppress(ProcessLookupError):
                     item.unit.ask_stop()
@@ -111,7 +112,8 @@ class Supervisor:
                 if pid is not None:
                     sweep_group(pid)
                 self._folder.unmark(item.unit.name)
-                log.info("process.stopped", process=item.unit.name)
+                took_s = round(self._clock.monotonic() - asked_s, 1)
+                log.info("process.stopped", process=item.unit.name, took_s=took_s)
 
     def kill(self) -> None:
         """The hard end of a stop that must not take longer."""
