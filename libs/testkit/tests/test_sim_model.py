@@ -203,6 +203,8 @@ def test_every_fault_strikes_somewhere():
         "wipe_every_s",
         "store_fails",
         "store_unsaid",
+        "crash_at_effect",
+        "pause_at_effect",
         "write_rots",
     } | {"crash", "wipe"}  # fmt: skip
 

@@ -30,6 +30,9 @@ class Odds(Struct, frozen=True, kw_only=True):
     dedupe_forgotten: float = 0  # a message id inside the window is stored a second time (F6)
     wipe_at_store: float = 0  # the whole event store is lost just after events were stored
     commit_unsaid: float = 0  # committed, but the caller gets an error
+    crash_at_commit: float = 0  # the process dies just before or just after a commit
+    crash_at_effect: float = 0  # the mover dies just after a store took an effect
+    pause_at_effect: float = 0  # the mover is stopped there for longer than its lease
     commit_failed: float = 0  # rolled back by a failure at commit
     session_lost: float = 0  # an advisory lock is lost with its session
     store_fails: float = 0  # a store operation fails before its effect
@@ -47,7 +50,7 @@ CALM = Odds()
 
 _FAULTS: dict[str, tuple[float, float]] = {
     "request_lost": (0.005, 0.05),
-    "request_twice": (0.005, 0.05),
+    "request_twice": (0.01, 0.1),
     "reply_lost": (0.005, 0.05),
     "publish_lost": (0.05, 0.5),
     "events_stored_unsaid": (0.02, 0.2),
@@ -58,11 +61,14 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "dedupe_forgotten": (0.05, 0.5),
     "wipe_at_store": (0.02, 0.2),
     "commit_unsaid": (0.002, 0.02),
+    "crash_at_commit": (0.005, 0.05),
+    "crash_at_effect": (0.01, 0.1),
+    "pause_at_effect": (0.02, 0.2),
     "commit_failed": (0.002, 0.02),
     "session_lost": (0.001, 0.01),
     "store_fails": (0.005, 0.03),
     "store_unsaid": (0.005, 0.03),
-    "write_rots": (0.01, 0.1),
+    "write_rots": (0.05, 0.3),
     "delay_long": (0.001, 0.01),
 }
 
@@ -157,7 +163,7 @@ def drawn_odds(seed: int) -> Odds:
             drawn[fault] = odds
     chances = {
         "crash_every_steps": (0.6, int(10 ** draw.uniform(2, 3.6))),
-        "pause_every_s": (0.4, draw.uniform(20, 90)),
+        "pause_every_s": (0.4, draw.uniform(8, 40)),
         "wipe_every_s": (0.3, draw.uniform(20, 60)),
     }
     drawn |= {name: value for name, (odds, value) in chances.items() if draw.random() < odds}

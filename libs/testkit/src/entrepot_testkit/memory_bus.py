@@ -36,6 +36,7 @@ T = TypeVar("T")
 DRAIN_S = 20.0
 PATIENCE_S = 0.1
 CONFLICT_TRIES = 3
+LATE_S = 40.0  # of a duplicate that lay in somebody's buffer
 
 
 class BusDown(ConnectionError):
@@ -104,7 +105,8 @@ class MemoryBus:
         if not fate.strikes("request_lost", subject):
             self.broker.later(lambda: self._arrive(subject, body, answer, deadline))
         if fate.strikes("request_twice", subject):
-            self.broker.later(lambda: self._arrive(subject, body, answer, deadline))
+            late_s = fate.pick("late", (0.0, 0.0, 2.0, LATE_S))
+            self.broker.later(lambda: self._arrive(subject, body, answer, deadline), extra_s=late_s)
         try:
             async with asyncio.timeout(timeout_s):
                 data = await answer
@@ -202,7 +204,7 @@ class MemoryBus:
         for event in events:
             self.broker.stream.store(event)
         if fate.strikes("wipe_at_store"):
-            self.broker.later(self.broker.wipe)
+            self.broker.wipe()  # before any consumer has seen them
         unsaid = fate.strikes("events_stored_unsaid")
         await asyncio.sleep(fate.delay_s())
         if unsaid:

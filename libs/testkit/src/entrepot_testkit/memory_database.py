@@ -165,9 +165,14 @@ class MemoryConnection:
             return
         if fate.strikes("commit_failed", self.store.service):
             raise DatabaseUnavailable("the connection broke at commit")
+        dies = self.life is not None and fate.strikes("crash_at_commit", self.store.service)
+        if self.life is not None and dies and fate.pick("crash side", (True, False)):
+            await self.life.die("before commit")
         self.store.apply(transaction)
         note(f"{self.store.service} commits {transaction.summary()}")
         self.store.locks.release_all(transaction.holder)
+        if self.life is not None and dies:
+            await self.life.die("after commit")
         unsaid = fate.strikes("commit_unsaid", self.store.service)
         await self.statement()
         if unsaid:

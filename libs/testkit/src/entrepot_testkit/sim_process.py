@@ -28,9 +28,12 @@ class Incarnation:
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
         self.alive, self.paused = True, False
+        self.suspended_s = 0.0  # time that passed while it was paused
+        self.paused_at = 0.0
         self.steps = 0
         self.doom: int | None = None  # number of the step that kills it
         self.kill: Callable[[str], None] = lambda _why: None
+        self.pause: Callable[[float], None] = lambda _seconds: None
         self._mourners: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -50,6 +53,12 @@ class Incarnation:
         """Called by every fake before it does anything for this process."""
         if not self.alive:
             raise Killed(repr(self))
+
+    async def die(self, why: str) -> None:
+        """Killed right here: whoever awaits this takes no further step."""
+        self.kill(why)
+        await asyncio.sleep(0)
+        self.check()
 
     def on_death(self, mourner: Callable[[], None]) -> None:
         self._mourners.append(mourner)
@@ -104,6 +113,7 @@ class SimProcess:
         self._count += 1
         life = self.life = Incarnation(self.name, self._count)
         life.kill = self.kill
+        life.pause = self.pause_for
         self.doom()
         running_loop().note(f"{life!r} starts")
         life.spawn(self._body(life), name=repr(life))
@@ -143,13 +153,19 @@ class SimProcess:
             self.life.doom = None
 
     def pause(self) -> None:
-        if self.life is not None and self.life.alive:
+        if self.life is not None and self.life.alive and not self.life.paused:
             self.life.paused = True
+            self.life.paused_at = running_loop().time()
             self.fate.happened("pause", repr(self.life))
+
+    def pause_for(self, seconds: float) -> None:
+        self.pause()
+        _world_later(seconds, self.resume)
 
     def resume(self) -> None:
         if self.life is not None and self.life.paused:
             self.life.paused = False
+            self.life.suspended_s += running_loop().time() - self.life.paused_at
             running_loop().note(f"{self.life!r} continues")
             running_loop().release(self.life)
 

@@ -46,6 +46,7 @@ from entrepot_testkit.sim_process import Incarnation
 PROVIDER = "sim"
 BLOCK_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
+SLOWER = 3.0  # stores than messages
 
 
 class SimConfig(Struct, frozen=True, kw_only=True):
@@ -124,13 +125,17 @@ class Calls:
     async def before(self, what: str) -> None:
         """The request travels; it may be lost."""
         self._check()
-        await asyncio.sleep(self.fate.delay_s())
+        await asyncio.sleep(SLOWER * self.fate.delay_s())
         self._check()
         if self.fate.strikes("store_fails", f"{self.name} {what}"):
             raise Unreachable(f"{what} failed on {self.name}")
 
     async def after(self, what: str) -> None:
         """The answer travels; it may be lost though the effect is there."""
+        if self.life is not None and self.fate.strikes("crash_at_effect", f"{self.name} {what}"):
+            await self.life.die(f"after {what}")
+        if self.life is not None and self.fate.strikes("pause_at_effect", f"{self.name} {what}"):
+            self.life.pause(self.fate.stream("pause").uniform(25, 60))
         unsaid = self.fate.strikes("store_unsaid", f"{self.name} {what}")
         await asyncio.sleep(self.fate.delay_s())
         self._check()
