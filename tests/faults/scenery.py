@@ -104,6 +104,16 @@ class Scenery:
 
         return until(found, timeout_s=JOB_S, what="a copy under way")
 
+    def taken_over(self, transfer):
+        """The transfer once another mover holds it and has got somewhere."""
+
+        def found():
+            now = self.api.get(f"/v1/transfers/{transfer['id']}")
+            moved = now["bytes_done"] > transfer["bytes_done"]
+            return now if now["epoch"] > transfer["epoch"] and moved else None
+
+        return until(found, timeout_s=JOB_S, what="another mover took over")
+
     # --- faults ---
 
     def kill_and_wait(self, name):

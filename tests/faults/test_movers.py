@@ -28,9 +28,9 @@ def test_a_killed_movers_transfer_is_finished_by_another_sending_little_again(sc
     scenery.stack.comes_back(killed, old_pid=old_pid)
 
 
-def test_a_mover_that_was_frozen_past_its_lease_changes_nothing_when_it_comes_back(scenery):
+def test_a_mover_frozen_past_its_lease_changes_nothing_when_it_comes_back_after_the_end(scenery):
     file = scenery.large.raw
-    accepted = scenery.register("zombie", file, scope="region", bps=FAST_BPS)
+    accepted = scenery.register("late", file, scope="region", bps=FAST_BPS)
     held = scenery.running_copy(accepted["job_id"], share=0.2)
     zombie = scenery.holder_of(held)
     scenery.freeze(zombie)
@@ -47,3 +47,20 @@ def test_a_mover_that_was_frozen_past_its_lease_changes_nothing_when_it_comes_ba
     assert scenery.stored("templates", accepted["id"]) == stored
     scenery.assert_template(accepted["id"], file)
     scenery.work().ends_right()  # and it is of use again
+
+
+def test_a_mover_that_comes_back_while_another_does_its_work_is_fenced_off(scenery):
+    file = scenery.large.raw
+    accepted = scenery.register("meanwhile", file, scope="region", bps=FAST_BPS)
+    held = scenery.running_copy(accepted["job_id"], share=0.2)
+    zombie = scenery.holder_of(held)
+    scenery.freeze(zombie)
+    try:
+        taken = scenery.taken_over(held)
+    finally:
+        scenery.thaw(zombie)
+    scenery.api.succeeded(accepted["job_id"], timeout_s=JOB_S)
+    after = scenery.api.get(f"/v1/transfers/{held['id']}")
+    assert (after["epoch"], after["mover_id"]) == (taken["epoch"], taken["mover_id"])
+    assert after["epoch"] == held["epoch"] + 1, "nobody lost it to the zombie again"
+    scenery.assert_template(accepted["id"], file)
