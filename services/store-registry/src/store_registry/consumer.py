@@ -42,14 +42,16 @@ def waking(registry: Registry, handler: BatchHandler) -> BatchHandler:
     """The handler, and after its commit a ring for who waits for the jobs in the batch."""
 
     async def handle(batch: Sequence[Delivered]) -> None:
-        await handler(batch)
         ended = [
             event.message
             for event in batch
             if isinstance(event.message, TransferSucceeded | TransferFailed)
         ]
-        registry.progress.forget(message.transfer_id for message in ended)
-        registry.wakes.ring({message.job_id for message in ended})
+        try:
+            await handler(batch)
+        finally:  # also when some failed: the others are committed
+            registry.progress.forget(message.transfer_id for message in ended)
+            registry.wakes.ring({message.job_id for message in ended})
 
     return handle
 
