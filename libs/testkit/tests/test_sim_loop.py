@@ -59,6 +59,16 @@ def test_sets_of_tasks_iterate_alike_in_every_run():
     assert len(results) == 1
 
 
+def test_sets_of_events_iterate_alike_in_every_run():
+    async def main() -> list[int]:
+        noise.append([object() for _ in range(len(noise) % 7 + 1)])
+        events = [asyncio.Event() for _ in range(50)]
+        return [events.index(event) for event in set(events)]
+
+    noise: list[object] = []
+    assert len({tuple(run(3, main).result) for _ in range(5)}) == 1
+
+
 def test_executors_run_inline_and_their_errors_reach_the_caller():
     def fails() -> None:
         raise ValueError("inside")

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ UP_S = 240
 DOWN_S = 180
 COME_BACK_S = 60.0
 ENTREPOT = (sys.executable, "-m", "entrepot_cli")
+LOOPBACK = ("127.0.0.0/8",)
 
 
 class StackFailed(Exception):
@@ -79,11 +80,17 @@ class EmbeddedStack:
         _entrepot("down", "--data", str(self.folder), timeout_s=DOWN_S)
 
 
-def up(folder: Path, *, movers: int = 1, env: Mapping[str, str] | None = None) -> EmbeddedStack:
+def up(
+    folder: Path,
+    *,
+    movers: int = 1,
+    env: Mapping[str, str] | None = None,
+    allow_sources: Sequence[str] = LOOPBACK,
+) -> EmbeddedStack:
     """Returns when everything is ready. `env` adds settings (ENTREPOT_MOTION_ENGINE_LEASE_S=3)."""
     _entrepot(
         *("up", "--detach", "--data", str(folder), "--movers", str(movers)),
-        *("--allow-source", "127.0.0.0/8"),
+        *(word for network in allow_sources for word in ("--allow-source", network)),
         env=env,
         timeout_s=UP_S,
     )
@@ -92,11 +99,15 @@ def up(folder: Path, *, movers: int = 1, env: Mapping[str, str] | None = None) -
 
 @contextmanager
 def embedded_stack(
-    folder: Path, *, movers: int = 1, env: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    movers: int = 1,
+    env: Mapping[str, str] | None = None,
+    allow_sources: Sequence[str] = LOOPBACK,
 ) -> Iterator[EmbeddedStack]:
     """Up, and down whatever happens in between."""
     try:
-        yield up(folder, movers=movers, env=env)
+        yield up(folder, movers=movers, env=env, allow_sources=allow_sources)
     finally:
         EmbeddedStack(folder).down()
 

@@ -253,7 +253,7 @@ def run(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with _outside_refused():
+        with _outside_refused(), _counted_hashes(loop):
             try:
                 result = loop.run_until_complete(main())
                 outcome = Run(
@@ -340,6 +340,28 @@ def _close_by_force(coro: Any) -> None:
         except Exception:  # noqa: BLE001, S112 - a `finally` that awaits: close again, further in
             continue
         return
+
+
+@contextmanager
+def _counted_hashes(loop: SimLoop) -> Iterator[None]:
+    """Events and their like are hashed by a counter too: services keep those they wait on in sets,
+    and by address every run would wake the waiters in another order.
+    """
+
+    def hashed(self: Any) -> int:
+        number = self.__dict__.get("sim_number")
+        if number is None:
+            number = self.__dict__["sim_number"] = loop.next_number()
+        return int(number)
+
+    kinds = (asyncio.Event, asyncio.Lock, asyncio.Semaphore, asyncio.Condition, asyncio.Queue)
+    for kind in kinds:
+        kind.__hash__ = hashed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            del kind.__hash__
 
 
 @contextmanager
