@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks import peers
-from benchmarks.mover_worker import Plan
+from benchmarks.mover_worker import Plan, peak_bytes
 from entrepot_testkit.swift import SwiftServer, swift_server
 
 GIB = 1 << 30
@@ -112,7 +112,14 @@ class Bench:
         words, environ = peers.command(tool, direction, path, f"{BUCKET}/{key}", self._swift)
         began = time.monotonic()
         process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            with suppress(OSError):
+                peak = max(peak, peak_bytes(str(process.pid)))
+            time.sleep(0.02)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.monotonic() - began
         if process.returncode:
@@ -120,7 +127,7 @@ class Bench:
         return Sample(
             cpu_s=usage.ru_utime + usage.ru_stime,
             wall_s=wall_s,
-            rss_bytes=usage.ru_maxrss * 1024,
+            rss_bytes=peak,
         )
 
 

@@ -51,6 +51,12 @@ def spent() -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, SystemClock().monotonic()
 
 
+def peak_bytes(pid: str) -> int:
+    """Peak resident memory; ru_maxrss would count the process that this one was forked from."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the parent writes as the one argument."""
 
@@ -125,7 +131,7 @@ async def run(plan: Plan) -> dict[str, Any]:
         "wall_s": verifying[1] - begun[1],
         "verify_cpu_s": end[0] - verifying[0],
         "verify_wall_s": end[1] - verifying[1],
-        "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rss_bytes": peak_bytes("self"),
         "stored": msgspec.to_builtins(copied.stored),
         "root": copied.digest.root,
     }

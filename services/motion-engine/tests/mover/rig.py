@@ -181,6 +181,7 @@ class Rig:
         self.parts_in_flight = 2
         self.fetch_limits = FetchLimits(allowed=parse_cidrs(["127.0.0.0/8"]), stall_s=0.5)
         self.stall_s = 30.0
+        self.drain_s = 2.0
         self.clock = SystemClock()
 
     def _made(self, name):
@@ -232,7 +233,7 @@ class Rig:
                 fetch=GuardedFetch(self.fetch_limits, self.clock),
                 tools=Tools(run_blocking=run_blocking, parts_in_flight=self.parts_in_flight),
                 stall_s=self.stall_s,
-                drain_s=2.0,
+                drain_s=self.drain_s,
             )
             runner = Runner(Identity(mover_id=mover_id or IDS.new(), slots=slots), world)
             stop = asyncio.Event()

@@ -212,14 +212,17 @@ async def test_a_drain_flushes_what_is_done_and_hands_the_work_back(rig):
             await asyncio.sleep(3600)
 
     slow_store(rig, gate=gate)
+    rig.drain_s = 0.0
+    rig.parts_in_flight = 1
     ask = rig.ledger.offer(backup(rig, noise(MIB) * 160))
-    async with rig.mover() as (_runner, task, stop), asyncio.timeout(60):
+    async with rig.mover() as (runner, task, stop), asyncio.timeout(60):
         await reached.wait()
-        await until(lambda: len(rig.ledger.checkpoints[ask.transfer_id].parts) >= 3)
+        for job in runner._jobs.values():
+            job.progress.bytes_total = 1 << 50  # so much that nobody would wait for its end
         stop.set()
         await task
     assert rig.ledger.released == [ask.transfer_id]
-    assert {one.number for one in rig.ledger.checkpoints[ask.transfer_id].parts} >= {1, 2, 3, 4}
+    assert {one.number for one in rig.ledger.checkpoints[ask.transfer_id].parts} >= {1, 2, 3, 4, 5}
     assert rig.sent(motion.FinishWork) == []
 
 
@@ -284,6 +287,54 @@ async def test_a_store_that_keeps_other_bytes_is_found_by_verification(rig):
     assert problem.code is Code.DIGEST_MISMATCH
     assert problem.facts["range"] == f"{16 * MIB}-{20 * MIB}"
     assert rig.objects() == []
+
+
+async def test_a_pool_that_keeps_other_bytes_is_found_by_verification(rig):
+    made = await rig.run(backup(rig, noise(MIB) * 40))
+    plain = rig.plugins["file"].open_volumes
+
+    class Writer:
+        def __init__(self, writer, path):
+            self._writer = writer
+            self._path = path
+
+        def __getattr__(self, name):
+            return getattr(self._writer, name)
+
+        async def commit(self, parts, size_bytes):
+            stat = await self._writer.commit(parts, size_bytes)
+            with self._path.open("r+b") as file:
+                file.seek(21 * MIB)
+                file.write(b"bit rot")
+            return stat
+
+    class Store:
+        def __init__(self, store):
+            self._store = store
+
+        def __getattr__(self, name):
+            return getattr(self._store, name)
+
+        async def begin(self, volume, **options):
+            path = rig.volume_file(volume.volume_id)
+            return Writer(await self._store.begin(volume, **options), path)
+
+    @asynccontextmanager
+    async def opened(config):
+        async with plain(config) as store:
+            yield Store(store)
+
+    rig.wrap("file", open_volumes=opened)
+    volume_id = IDS.new()
+    problem = await rig.run(
+        motion.CopyWork(
+            source=motion.ObjectEnd(store=rig.image, prefix="", stored=made.stored),
+            target=motion.VolumeEnd(store=rig.pool, volume_id=volume_id, format=ImageFormat.RAW),
+        )
+    )
+    assert problem.code is Code.DIGEST_MISMATCH
+    assert problem.facts["range"] == f"{20 * MIB}-{24 * MIB}"
+    assert not rig.volume_file(volume_id).exists()
 
 
 async def test_progress_is_told_while_bytes_move(rig):

@@ -11,7 +11,7 @@ from mover_rig import MIB
 SIZE = 4 << 30
 BASE_MIB = 75  # interpreter, aiohttp, msgspec, blake3, plugins: 62 seen
 SCRIPT = """
-import asyncio, importlib.util, json, os, resource, sys
+import asyncio, importlib.util, json, os, sys
 from pathlib import Path
 spec = importlib.util.spec_from_file_location("mover_rig", sys.argv[1])
 module = sys.modules["mover_rig"] = importlib.util.module_from_spec(spec)
@@ -24,7 +24,9 @@ rig = module.Rig(Path(sys.argv[2]))
 rig.parts_in_flight = 4
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # not ru_maxrss: that one remembers the process we were forked from
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 async def sparse():
     volume_id = module.IDS.new()
