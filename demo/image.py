@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from msgspec import Struct
 
 MIB = 1 << 20
 VIRTUAL_BYTES = 1 << 30
-SOURCES = ("/usr/share", "/usr/lib", "/usr/bin")
+# A minimal Debian has some 250 MiB of files; our own environment adds as much again.
+SOURCES = ("/usr/share", "/usr/lib", "/usr/bin", sys.prefix)
 FILE_BYTES_MAX = 24 * MIB
 READ_BYTES = 4 * MIB
 

@@ -129,6 +129,16 @@ class Scenery:
     def thaw(self, name):
         os.kill(self.stack.pid(name), signal.SIGCONT)
 
+    def noticed_its_loss(self, name, transfer):
+        """The mover says in its log that the work is not its own any more."""
+
+        def said():
+            log = self.stack.folder / "log" / f"{name}.log"
+            lines = log.read_text(errors="replace").splitlines()
+            return any('"job.fenced"' in line and transfer["id"] in line for line in lines)
+
+        until(said, timeout_s=JOB_S, what=f"{name} was told that it lost {transfer['id']}")
+
     # --- judging ---
 
     def served(self, file):

@@ -42,7 +42,8 @@ def test_a_mover_frozen_past_its_lease_changes_nothing_when_it_comes_back_after_
         assert finished["mover_id"] != held["mover_id"]
     finally:
         scenery.thaw(zombie)
-    time.sleep(2 * LEASE_S)  # long enough for it to try everything it had in mind
+    scenery.noticed_its_loss(zombie, held)
+    time.sleep(LEASE_S)  # long enough for it to try everything it had in mind
     assert scenery.api.get(f"/v1/transfers/{held['id']}") == finished
     assert scenery.stored("templates", accepted["id"]) == stored
     scenery.assert_template(accepted["id"], file)
@@ -59,6 +60,7 @@ def test_a_mover_that_comes_back_while_another_does_its_work_is_fenced_off(scene
         taken = scenery.taken_over(held)
     finally:
         scenery.thaw(zombie)
+    scenery.noticed_its_loss(zombie, held)
     scenery.api.succeeded(accepted["job_id"], timeout_s=JOB_S)
     after = scenery.api.get(f"/v1/transfers/{held['id']}")
     assert (after["epoch"], after["mover_id"]) == (taken["epoch"], taken["mover_id"])
