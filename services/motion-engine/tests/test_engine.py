@@ -281,8 +281,19 @@ async def test_a_request_delivered_many_times_is_one_transfer(world, mover, asks
     await world.request(one)
     assert await world.claim(mover, wait_s=0.6) == ()
     await world.event_about(one.transfer_id, TransferSucceeded)
-    assert len(world.events_about(one.transfer_id)) == 1
     assert (await world.see(one.transfer_id)).attempts == 1
+
+
+async def test_a_request_for_what_has_ended_repeats_its_end(world, mover, asks):
+    one = asks.download(asks.s3())
+    await world.request(one)
+    await world.claim(mover)
+    await world.do(FinishWork(transfer_id=one.transfer_id, epoch=1, result=copied(1)))
+    first = await world.event_about(one.transfer_id, TransferSucceeded)
+    world.heard.clear()
+    await world.request(one)
+    assert await world.event_about(one.transfer_id, TransferSucceeded) == first
+    assert await world.claim(mover, wait_s=0.6) == ()
 
 
 async def test_the_end_said_twice_is_announced_once(world, mover, asks):

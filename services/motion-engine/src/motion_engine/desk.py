@@ -12,6 +12,7 @@ from entrepot_chassis import logs, metrics
 from entrepot_chassis.ports import Database, Transaction
 from entrepot_contracts.catalog import event_of
 from entrepot_contracts.errors import Code, Refused
+from entrepot_contracts.motion import TransferFailed, TransferSucceeded
 from motion_engine.bell import Doorbell
 from motion_engine.ledger import Ledger
 from motion_engine.machine import Fenced, IllegalTransition, step
@@ -78,8 +79,7 @@ class Sitting:
     async def _carry_out(self, transfer: Transfer, instruction: Instruction) -> None:
         match instruction:
             case Announce(event=event):
-                subject = event_of(type(event)).subject_for(event)
-                await self.tx.emit(f"transfer.{transfer.transfer_id}", subject, event)
+                await self.announce(transfer, event)
             case Park(why=why):
                 await self.tx.park(
                     consumer=SERVICE,
@@ -90,6 +90,10 @@ class Sitting:
                 )
             case Ring():
                 self.rung = True
+
+    async def announce(self, transfer: Transfer, event: TransferSucceeded | TransferFailed) -> None:
+        subject = event_of(type(event)).subject_for(event)
+        await self.tx.emit(f"transfer.{transfer.transfer_id}", subject, event)
 
     async def _whole_story(self, transfer: Transfer) -> bytes:
         """Enough to judge the case; no URL and no store config, which may hold secrets."""

@@ -8,9 +8,10 @@ from entrepot_contracts.motion import TransferAsk
 from entrepot_contracts.registry import MotionCancelled, MotionRequested
 from motion_engine.desk import SERVICE, Sitting
 from motion_engine.engine import Engine
+from motion_engine.machine import outcome
 from motion_engine.planner import new_transfer
 from motion_engine.replanning import plan_one
-from motion_engine.rows import EarlyCancel, Transfer
+from motion_engine.rows import TERMINAL, EarlyCancel, Transfer
 from motion_engine.stimuli import CancelAsked
 
 SUBJECTS = ("evt.registry.motion.*.requested", "evt.registry.motion.*.cancelled")
@@ -41,9 +42,10 @@ def handler(engine: Engine) -> BatchHandler:
 
 async def _requested(engine: Engine, tx: Transaction, ask: TransferAsk) -> None:
     transfer = new_transfer(ask, now=await tx.now())
-    if not await engine.ledger.enqueue(tx, transfer):
-        return
     sitting = Sitting(tx, engine.ledger)
+    if not await engine.ledger.enqueue(tx, transfer):
+        await _asked_again(sitting, ask)
+        return
     early = await tx.get(EarlyCancel, ask.transfer_id, lock=True)
     if early is not None:
         stimulus = CancelAsked(reason=early.reason, now=early.at)
@@ -57,6 +59,13 @@ async def _requested(engine: Engine, tx: Transaction, ask: TransferAsk) -> None:
         kind=transfer.kind,
         work_class=ask.work_class.value,
     )
+
+
+async def _asked_again(sitting: Sitting, ask: TransferAsk) -> None:
+    """The registry asks again when it has heard nothing for long: an end it missed is repeated."""
+    known = await sitting.take(ask.transfer_id)
+    if known is not None and known.state in TERMINAL:
+        await sitting.announce(known, outcome(known))
 
 
 async def _cancelled(engine: Engine, tx: Transaction, transfer_id: str, reason: str) -> None:

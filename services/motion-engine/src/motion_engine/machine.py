@@ -159,13 +159,7 @@ def _succeed(transfer: Transfer, stimulus: Succeeded) -> Outcome:
         problem=None,
         finished_at=stimulus.now,
     )
-    event = TransferSucceeded(
-        transfer_id=transfer.transfer_id,
-        job_id=transfer.job_id,
-        epoch=transfer.epoch,
-        result=stimulus.result,
-    )
-    return after, (Announce(event=event), Ring())
+    return after, (Announce(event=outcome(after)), Ring())
 
 
 def _falter(transfer: Transfer, stimulus: Faltered) -> Outcome:
@@ -231,11 +225,26 @@ def _end(transfer: Transfer, state: TransferState, problem: Problem, now: dateti
         problem=problem,
         finished_at=now,
     )
-    event = TransferFailed(
-        transfer_id=transfer.transfer_id, job_id=transfer.job_id, state=state, problem=problem
-    )
     parked = (Park(why=problem.message),) if state == QUARANTINED else ()
-    return after, (Announce(event=event), *parked, Ring())
+    return after, (Announce(event=outcome(after)), *parked, Ring())
+
+
+def outcome(transfer: Transfer) -> TransferSucceeded | TransferFailed:
+    """What is said of a transfer that has ended; the same however often it is said."""
+    if transfer.result is not None:
+        return TransferSucceeded(
+            transfer_id=transfer.transfer_id,
+            job_id=transfer.job_id,
+            epoch=transfer.epoch,
+            result=transfer.result,
+        )
+    assert transfer.problem is not None, "a transfer ends with a result or a problem"
+    return TransferFailed(
+        transfer_id=transfer.transfer_id,
+        job_id=transfer.job_id,
+        state=transfer.state,
+        problem=transfer.problem,
+    )
 
 
 def _let_go(transfer: Transfer) -> Transfer:
