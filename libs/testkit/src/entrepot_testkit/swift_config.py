@@ -102,6 +102,7 @@ def _defaults(directory: Path, port: int) -> dict[str, str]:
         "recon_cache_path": str(directory / "cache"),
         "log_level": "WARNING",
         "log_address": "/dev/null",
+        "log_udp_host": "127.0.0.1",  # not `localhost`, which a bare root cannot look up
         "eventlet_debug": "false",
     }
 

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -61,6 +62,9 @@ def _fork(name: str, config: Path, body: Callable[[], None]) -> int:
             os.dup2(source, target)
         body()
         code = 0
+    except Exception:  # noqa: BLE001 - _exit would swallow what the log is there for
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 
