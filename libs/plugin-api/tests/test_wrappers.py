@@ -12,6 +12,7 @@ from entrepot_plugin.errors import Denied, ObjectMissing, ResumeLost, Stalled, U
 from entrepot_plugin.ports import (
     ClonesVolumes,
     CopiesInside,
+    ForgetsUploads,
     ReportsCapacity,
     SharesLinks,
     VolumeRef,
@@ -65,6 +66,7 @@ def retrying(*script, policy=POLICY, store=None):
 def test_a_wrapped_store_has_the_powers_of_the_inner_one_and_no_other():
     plain = wrap_objects(world().objects("b"), Retrying(POLICY))
     assert isinstance(plain, CopiesInside)
+    assert isinstance(plain, ForgetsUploads)
     assert isinstance(plain, ReportsCapacity)
     assert not isinstance(plain, SharesLinks)
     volumes = wrap_volumes(world().volumes("b"), Retrying(POLICY))

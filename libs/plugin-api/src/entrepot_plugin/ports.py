@@ -141,6 +141,15 @@ class CopiesInside(Protocol):
 
 
 @runtime_checkable
+class ForgetsUploads(Protocol):
+    async def forget_uploads(self, prefix: str) -> int:
+        """Abort every unfinished upload whose key begins with `prefix`, whoever began it; how many
+        there were. No listing shows them, so this is the only way to leave nothing under a prefix.
+        """
+        ...
+
+
+@runtime_checkable
 class ReportsCapacity(Protocol):
     async def capacity(self) -> tuple[int, int]:
         """(total bytes, free bytes) as a writer would meet them."""

@@ -127,6 +127,13 @@ class MemoryObjects:
     async def delete(self, key: str) -> None:
         (await self._bucket()).forget(key)
 
+    async def forget_uploads(self, prefix: str) -> int:
+        uploads = (await self._bucket()).uploads
+        found = [token for token, upload in uploads.items() if upload.key.startswith(prefix)]
+        for token in found:
+            del uploads[token]
+        return len(found)
+
     async def capacity(self) -> tuple[int, int]:
         used = sum(map(len, (await self._bucket()).data.values()))
         return CAPACITY_BYTES, CAPACITY_BYTES - used

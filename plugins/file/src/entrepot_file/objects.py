@@ -103,6 +103,18 @@ class FileObjects:
             lambda: self._room.remove(parts[:-1], parts[-1], _part_pattern(parts[-1])), key=key
         )
 
+    async def forget_uploads(self, prefix: str) -> int:
+        folder, _, beginning = prefix.rpartition("/")
+        todo = [key_parts(folder) if folder else ()]
+        count = 0
+        while todo:
+            forget = partial(_forget_unfinished, self._room, todo.pop(), beginning)
+            below, forgotten = await self._lanes.run(forget)
+            todo += below
+            count += forgotten
+            beginning = ""
+        return count
+
     async def capacity(self) -> tuple[int, int]:
         return await self._lanes.run(lambda: capacity_of(self._config.path))
 
@@ -122,6 +134,9 @@ class FileObjects:
         *folders, name = key_parts(key)
         part = f".{name}.{new_token()}.part"
         return Place(room=self._room, parts=tuple(folders), name=name, part=part, key=key)
+
+
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part")
 
 
 class _Found(Struct, frozen=True):
@@ -182,6 +197,31 @@ def _copy(source: int, place: Place, *, fsync: bool) -> os.stat_result:
         raise
     finally:
         os.close(descriptor)
+
+
+def _forget_unfinished(
+    room: Room, parts: tuple[str, ...], beginning: str
+) -> tuple[list[tuple[str, ...]], int]:
+    """The folders below one folder, and how many unfinished files of it are no more."""
+    below: list[tuple[str, ...]] = []
+    count = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        with room.folder(parts) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                unfinished = _UNFINISHED.fullmatch(entry.name)
+                if unfinished and unfinished[1].startswith(beginning):
+                    with suppress(FileNotFoundError):
+                        os.unlink(entry.name, dir_fd=folder)
+                        count += 1
+                elif (
+                    entry.name.startswith(beginning)
+                    and not entry.name.startswith(".")
+                    and entry.is_dir(follow_symlinks=False)
+                ):
+                    below.append((*parts, entry.name))
+        if not below:
+            room.prune(parts)
+    return below, count
 
 
 def _listing(room: Room, parts: tuple[str, ...]) -> list[_Found]:

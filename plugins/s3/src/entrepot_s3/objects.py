@@ -1,7 +1,7 @@
 """ObjectStore over one bucket (and prefix) of any S3 server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -130,16 +130,21 @@ class S3Objects:
         raise StoreError("the listing never ends")
 
     async def delete(self, key: str) -> None:
-        names = self.names(key)
-        async for upload_id in self._unfinished(names):
-            await S3PartWriter(store=self, key=key, upload_id=upload_id).abort()
+        await self._abort([found async for found in self._unfinished(key) if found[0] == key])
         with suppress(BucketMissing):
-            await self.call(key, "delete_object", **names)
+            await self.call(key, "delete_object", **self.names(key))
 
     async def probe(self) -> ProbeReport:
         from entrepot_s3.probe import probe
 
         return await probe(self, self._config, self._client)
+
+    # --- ForgetsUploads -------------------------------------------------------------------------
+
+    async def forget_uploads(self, prefix: str) -> int:
+        found = [found async for found in self._unfinished(prefix)]
+        await self._abort(found)
+        return len(found)
 
     # --- SharesLinks ----------------------------------------------------------------------------
 
@@ -163,16 +168,21 @@ class S3Objects:
             if error_code(err) not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                 raise
 
-    async def _unfinished(self, names: dict[str, str]) -> AsyncIterator[str]:
-        """Upload ids of exactly this key; the server filters by prefix only."""
+    async def _abort(self, uploads: Sequence[tuple[str, str]]) -> None:
+        for key, upload_id in uploads:
+            await S3PartWriter(store=self, key=key, upload_id=upload_id).abort()
+
+    async def _unfinished(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
+        """(key, upload id) of every unfinished upload whose key begins with `prefix`."""
+        base = self._base + prefix
         more: dict[str, str] = {}
         for _ in range(PAGES_MAX):
             try:
                 answer = await self.call(
                     None,
                     "list_multipart_uploads",
-                    Bucket=names["Bucket"],
-                    Prefix=names["Key"],
+                    Bucket=self._config.bucket,
+                    Prefix=base,
                     MaxUploads=self.page_max,
                     **more,
                 )
@@ -181,8 +191,8 @@ class S3Objects:
                     return
                 raise
             for upload in answer.get("Uploads", ()):
-                if upload["Key"] == names["Key"]:
-                    yield upload["UploadId"]
+                if upload["Key"].startswith(base):
+                    yield upload["Key"].removeprefix(self._base), upload["UploadId"]
             # Swift leaves the markers of a page of one upload empty: take them from the page.
             last: dict[str, Any] = (answer.get("Uploads") or ({},))[-1]
             after = {

@@ -15,6 +15,7 @@ from entrepot_chassis.ports import Unanswered
 from entrepot_contracts import motion
 from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.values import ImageFormat, StoreRole
+from entrepot_plugin.bodies import BytesBody
 from motion_engine.mover.lease import LOST_AFTER_S, End, Hold
 from motion_engine.mover.problems import Fenced
 
@@ -398,6 +399,23 @@ async def test_small_works_are_done_and_repeatable(rig):
     for work in (drop, drop, delete, delete):
         assert isinstance(await rig.run(work), motion.Deleted)
     assert not rig.volume_file(volume_id).exists()
+
+
+async def test_deleting_a_prefix_leaves_nothing_of_movers_that_died_there(rig):
+    """Their parts have no name that a listing shows; nobody else would ever remove them."""
+    config = rig.plugins["file"].parse(rig.image.config, {})
+    async with rig.plugins["file"].open_objects(config) as store:
+        for key in (
+            "t/a/template/1/x.1/data",
+            "t/a/template/1/x.2/data",
+            "t/a/template/12/y.1/data",
+        ):
+            writer = await store.begin(key, None, None)
+            await writer.write(1, 0, BytesBody(noise(MIB)))
+            await writer.close()
+    delete = motion.DeleteObjectsWork(store=rig.image, prefixes=("t/a/template/1/",))
+    assert isinstance(await rig.run(delete), motion.Deleted)
+    assert [path.split("/.data")[0] for path in rig.objects()] == ["t/a/template/12/y.1"]
 
 
 async def test_a_probe_reports_good_and_bad_stores(rig):

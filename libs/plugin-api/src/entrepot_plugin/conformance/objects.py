@@ -24,7 +24,13 @@ from entrepot_plugin.conformance.material import (
     write_all,
 )
 from entrepot_plugin.errors import ObjectMissing, PartsRefused, ResumeLost, StoreError, Unreachable
-from entrepot_plugin.ports import CopiesInside, ObjectStore, ReportsCapacity, SharesLinks
+from entrepot_plugin.ports import (
+    CopiesInside,
+    ForgetsUploads,
+    ObjectStore,
+    ReportsCapacity,
+    SharesLinks,
+)
 from entrepot_plugin.traits import StoreTraits
 
 Fresh = Callable[[], AbstractAsyncContextManager[ObjectStore]]
@@ -314,6 +320,29 @@ class ObjectStoreConformance:
         for writer in writers:
             await writer.close()
         assert await read_all(store, names[1], 0, len(data)) == data
+
+    async def test_unfinished_uploads_under_a_prefix_can_all_be_forgotten_and_no_others(
+        self, store: ObjectStore, folder: str, data: bytes
+    ) -> None:
+        """Movers die: what they began has no name that a listing would show."""
+        assert isinstance(store, ForgetsUploads), "without it a dead mover's parts stay for ever"
+        await store_object(store, f"{folder}/a/done/data", data, self.part_bytes)
+        resume = {}
+        for key in ("a/1/data", "a/2/data", "a/2/other", "ab/data"):
+            writer = await store.begin(f"{folder}/{key}", len(data), None)
+            await writer.write(*parts_of(data, self.part_bytes)[0])
+            await writer.close()
+            resume[key] = writer.resume
+        assert await store.forget_uploads(f"{folder}/a/") == len(resume) - 1
+        assert await store.forget_uploads(f"{folder}/a/") == 0
+        kept = await store.begin(f"{folder}/ab/data", len(data), resume.pop("ab/data"))
+        await kept.abort()
+        await kept.close()
+        for key, token in resume.items():
+            with pytest.raises(ResumeLost):
+                await store.begin(f"{folder}/{key}", len(data), token)
+        assert await keys(store, folder) == [f"{folder}/a/done/data"]
+        assert await store.forget_uploads(f"{folder}/nothing/here/") == 0
 
     async def test_another_client_sees_what_was_stored(
         self, store: ObjectStore, store_fresh: Fresh, folder: str

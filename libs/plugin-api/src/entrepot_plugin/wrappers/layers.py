@@ -9,6 +9,7 @@ from entrepot_plugin.ports import (
     Buffer,
     ClonesVolumes,
     CopiesInside,
+    ForgetsUploads,
     ObjectStat,
     ObjectStore,
     PartBody,
@@ -59,6 +60,7 @@ def wrap_objects(store: ObjectStore, layer: Layer) -> ObjectStore:
         for power, mixin in (
             (SharesLinks, _Links),
             (CopiesInside, _Copies),
+            (ForgetsUploads, _Forgets),
             (ReportsCapacity, _Room),
         )
         if isinstance(store, power)
@@ -194,6 +196,13 @@ class _Links(_Wrapped):
 class _Copies(_Wrapped):
     async def copy(self, source: str, target: str) -> ObjectStat:
         return await self._layer.call("copy", target, lambda: self._inner.copy(source, target))
+
+
+class _Forgets(_Wrapped):
+    async def forget_uploads(self, prefix: str) -> int:
+        return await self._layer.call(
+            "forget_uploads", prefix, lambda: self._inner.forget_uploads(prefix)
+        )
 
 
 class _Room(_Wrapped):

@@ -1,7 +1,6 @@
 """The kinds of work that move no image bytes: probe, link, delete, create, pin. All repeatable."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, runtime_checkable
 
 from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.motion import (
@@ -28,18 +27,11 @@ from entrepot_contracts.values import (
     StoreRole,
 )
 from entrepot_plugin.errors import StoreError
-from entrepot_plugin.ports import ObjectStat, ObjectStore, SharesLinks, VolumeRef
+from entrepot_plugin.ports import ForgetsUploads, ObjectStat, ObjectStore, SharesLinks, VolumeRef
 from motion_engine.mover.stores import Credentials, Stores
 
 Seal = Callable[[str, bytes], bytes]  # (public key, data) -> box
 DELETE_BATCH_MAX = 1_000
-
-
-@runtime_checkable
-class ForgetsUploads(Protocol):
-    """Optional power of a store: unfinished uploads have no name that `list` would show."""
-
-    async def forget_uploads(self, prefix: str) -> int: ...
 
 
 class SmallWorks:
