@@ -7,6 +7,7 @@ import pytest
 from msgspec import Struct
 
 from entrepot_chassis import logs, postgres
+from entrepot_chassis.pg_sessions import PgHint
 from entrepot_chassis.ports import DatabaseUnavailable, Row, Table, TransactionConflict
 
 
@@ -292,3 +293,32 @@ async def test_a_notification_is_heard_also_after_its_session_was_lost(database,
             await tx.emit("a", "evt.t.a", Happened(n=2))
         await eventually(lambda: rung == 4)
         counting.cancel()
+
+
+async def test_a_hint_that_comes_with_a_cancel_does_not_swallow_it():
+    async def forever(hint):
+        while True:
+            await hint.wait(3600)
+
+    for turns in range(5):
+        hint = PgHint()
+        waiting = asyncio.ensure_future(forever(hint))
+        await asyncio.sleep(0.01)
+        hint.ring()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert waiting.cancelled()
+
+
+async def test_a_cancel_while_it_begins_leaves_a_clean_connection(database, caplog):
+    for turns in range(12):
+        beginning = asyncio.ensure_future(database.events.unpublished(1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.wait({beginning})
+    assert await database.events.unpublished(1) == []
+    assert "active transaction" not in caplog.text

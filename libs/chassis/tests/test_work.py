@@ -101,3 +101,22 @@ async def test_leaving_an_owned_block_by_an_error_still_ends_the_task():
             await asyncio.sleep(0)
             raise KeyError
     assert ended == [1]
+
+
+async def test_a_task_that_loses_a_cancel_is_cancelled_again():
+    lost = []
+
+    async def careless():
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            lost.append(1)
+        await asyncio.sleep(3600)
+
+    async with work.owned("t", careless):
+        await asyncio.sleep(0)
+    intake = work.Intake(1, name="t")
+    await intake.start(careless)
+    await asyncio.sleep(0)
+    assert await intake.drain(0) == 1
+    assert lost == [1, 1]

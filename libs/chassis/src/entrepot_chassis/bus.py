@@ -20,6 +20,7 @@ from nats.errors import (
 from entrepot_chassis import consumer, lifecycle, logs, metrics, stream_publish, streams
 from entrepot_chassis.clock import SystemClock, SystemIds
 from entrepot_chassis.command_server import CommandServer
+from entrepot_chassis.nats_drain import drained, flushed
 from entrepot_chassis.nats_errors import LineBroke, reason
 from entrepot_chassis.ports import (
     BatchHandler,
@@ -35,6 +36,7 @@ _log = logs.get("bus")
 _PENDING_MSGS_MAX = 10_000
 _PATIENCE_S = 0.1
 _PING_S = 1.0
+_FLUSH_S = 2.0
 
 _LOST = metrics.counter("entrepot_bus_lost_total", "Core messages not sent or not read", ["why"])
 _VIOLATIONS = metrics.counter(
@@ -79,7 +81,8 @@ class NatsBus:
 
     async def open(self, url: str, *, nkey_file: str | None, connect_s: float) -> None:
         try:
-            await asyncio.wait_for(self._connect(url, nkey_file), connect_s)
+            async with asyncio.timeout(connect_s):
+                await self._connect(url, nkey_file)
         except TimeoutError as err:
             self._closing = True
             with suppress(Exception):
@@ -91,7 +94,8 @@ class NatsBus:
         self._closing = True
         with suppress(NatsError, TimeoutError):
             if self._client.is_connected:
-                await asyncio.wait_for(self._client.flush(), 2)
+                async with asyncio.timeout(_FLUSH_S):
+                    await flushed(self._client)
         with suppress(NatsError, TimeoutError):
             await self._client.close()
 
@@ -99,7 +103,8 @@ class NatsBus:
         """Raises unless the server answers now."""
         if not self._client.is_connected:
             raise ConnectionError("not connected")
-        await asyncio.wait_for(self._client.flush(), _PING_S)
+        async with asyncio.timeout(_PING_S):
+            await self._client.flush()
 
     # --- commands ---------------------------------------------------------------------------
 
@@ -267,20 +272,18 @@ class NatsBus:
         )
 
     async def _known_to_server(self) -> None:
-        """Interest is at the server before anybody is told that we are ready. Two round trips: the
-        client writes a flush's PING ahead of what its flusher task still holds, so only the second
-        one follows the SUB.
-        """
+        """Interest is at the server before anybody is told that we are ready."""
         with suppress(NatsError, TimeoutError):
-            await asyncio.wait_for(self._client.flush(), 2)
-            await asyncio.wait_for(self._client.flush(), 2)
+            async with asyncio.timeout(_FLUSH_S):
+                await flushed(self._client)
 
     async def _stop(self, subscription: Subscription) -> None:
         """No new messages; those received already are still handed over."""
         if not self._client.is_connected:
             return
         with suppress(NatsError, TimeoutError):
-            await asyncio.wait_for(subscription.drain(), self._drain_left_s())  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._drain_left_s()):
+                await drained(self._client, subscription)
 
     def _drain_left_s(self) -> float:
         """One budget for all that drains, counted from the first that begins."""

@@ -18,6 +18,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import api
 
 from entrepot_chassis import logs, metrics, streams
+from entrepot_chassis.nats_drain import interest_ended
 from entrepot_chassis.ports import BatchHandler, Clock, Delivered, Misconfigured, SomeFailed
 
 _log = logs.get("consumer")
@@ -254,20 +255,15 @@ class PullConsumer:
             return
         left: list[Msg] = []
         with suppress(NatsError, TimeoutError):
-            async with asyncio.timeout(_ACK_S), asyncio.TaskGroup() as group:
-                draining = group.create_task(_drain(subscription), name="consumer:drain")
-                while subscription.pending_msgs or not draining.done():
-                    with suppress(NatsTimeoutError):
-                        left.append(await subscription.next_msg(timeout=0.02))
+            async with asyncio.timeout(_ACK_S):
+                await interest_ended(self._client, subscription)
+        while subscription.pending_msgs:
+            left.append(await subscription.next_msg(timeout=_SLICE_S))
+        await subscription.unsubscribe()
         for msg in left:
             with suppress(NatsError):
                 if "Status" not in (msg.headers or {}):
                     await msg.nak()
-
-
-async def _drain(subscription: Subscription) -> None:
-    with suppress(NatsError):
-        await subscription.drain()  # type: ignore[no-untyped-call]
 
 
 def _text(err: BaseException) -> str:

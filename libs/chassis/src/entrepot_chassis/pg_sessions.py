@@ -24,7 +24,8 @@ _LOST = (
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
-_NETWORK = (OSError, TimeoutError)
+# InternalClientError: the first words to a session whose server died while it was idle.
+_NETWORK = (OSError, TimeoutError, asyncpg.InternalClientError)
 
 
 @contextmanager
@@ -91,7 +92,9 @@ class PgHint:
 
     async def wait(self, timeout_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._rung.wait(), timeout_s)
+            # Not wait_for: before Python 3.12 it swallows a cancel that comes with the ring.
+            async with asyncio.timeout(timeout_s):
+                await self._rung.wait()
         self._rung.clear()
 
 

@@ -133,18 +133,25 @@ class PostgresDatabase:
         try:
             yield connection, transaction
         finally:
-            await _to_the_end(self.pool.release(connection))
+            await self._given_back(connection)
 
     async def _begin(self) -> tuple[PoolConnectionProxy, Any]:
         with translated(network=True):
             connection = await self.pool.acquire(timeout=_CONNECT_TIMEOUT_S)
             transaction = connection.transaction()
             try:
-                await transaction.start()
+                await _to_the_end(transaction.start())
             except BaseException:
-                await _to_the_end(self.pool.release(connection))
+                await _rolled_back(transaction)
+                await self._given_back(connection)
                 raise
             return connection, transaction
+
+    async def _given_back(self, connection: PoolConnectionProxy) -> None:
+        try:
+            await _to_the_end(self.pool.release(connection))
+        except Exception as err:  # noqa: BLE001 - the pool ends a connection it cannot reset
+            _log.info("connection.ended", error=type(err).__name__)
 
 
 class PostgresTransaction:
@@ -309,6 +316,5 @@ async def _to_the_end(action: Awaitable[Any]) -> None:
 async def _rolled_back(transaction: Any) -> None:
     try:
         await _to_the_end(transaction.rollback())
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as err:
-        # The connection is gone, and the transaction with it.
+    except Exception as err:  # noqa: BLE001 - the connection is gone, the transaction with it
         _log.info("rollback.lost", error=type(err).__name__)

@@ -14,6 +14,7 @@ _FAILURES = metrics.counter(
 )
 _BACKOFF_START_S = 0.5
 _BACKOFF_MAX_S = 30.0
+_CANCEL_AGAIN_S = 0.5
 
 
 class Intake:
@@ -40,10 +41,8 @@ class Intake:
         if not self._tasks:
             return 0
         _, late = await asyncio.wait(self._tasks, timeout=max(deadline_s, 0))
-        for task in late:
-            task.cancel()
         if late:
-            await asyncio.wait(late)
+            await _ended(late)
             _log.warning("intake.cancelled", intake=self._name, tasks=len(late))
         return len(late)
 
@@ -120,10 +119,20 @@ async def owned(
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await _ended({task})
         if not task.cancelled() and (error := task.exception()) is not None:
             _failed(name, error)
+
+
+async def _ended(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancelled until they end: libraries that use `asyncio.wait_for` lose a cancel now and then
+    (before Python 3.12 it swallows one that comes together with the result).
+    """
+    left = tasks
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
 
 
 def _backoff_s(failures: int) -> float:
