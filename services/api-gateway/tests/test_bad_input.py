@@ -17,6 +17,7 @@ def problem(answer, status, code, field=None):
     assert (answer.status_code, document["code"], document["field"]) == (status, code, field)
     assert document["status"] == status
     assert document["type"].endswith(code)
+    assert document["hint"]
     assert document["correlation_id"] == answer.headers["x-request-id"]
     return document
 

@@ -99,7 +99,12 @@ class Accounts:
             admins = await tx.find(Account, where={"role": Role.ADMIN}, lock=True)
             key = await tx.get(ApiKey, key_id, lock=True)
             if key is None or key.account_id != account_id:
-                raise Refused(Code.NOT_FOUND, "there is no such key", field="key_id")
+                raise Refused(
+                    Code.NOT_FOUND,
+                    "there is no such key",
+                    field="key_id",
+                    hint="list the keys of the account",
+                )
             if key.revoked_at is not None:
                 return
             await _refuse_lock_out(tx, key, {account.account_id for account in admins})
@@ -134,8 +139,17 @@ async def _key_and_account(tx: Transaction, key_id: str) -> tuple[ApiKey, Accoun
 async def _account(tx: Transaction, account_id: str, *, lock: bool = False) -> Account:
     account = await tx.get(Account, account_id, lock=lock)
     if account is None:
-        raise Refused(Code.NOT_FOUND, "there is no such account", field="account_id")
+        raise no_such_account()
     return account
+
+
+def no_such_account() -> Refused:
+    return Refused(
+        Code.NOT_FOUND,
+        "there is no such account",
+        field="account_id",
+        hint="GET /v1/me tells your own account",
+    )
 
 
 async def _add_account(tx: Transaction, *, account_id: str, name: str, role: Role) -> Account:

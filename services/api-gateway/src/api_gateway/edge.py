@@ -100,7 +100,11 @@ def _given(scope: Scope) -> list[str]:
 
 
 async def _refuse_method(send: Send, corr: str) -> None:
-    refused = Refused(Code.METHOD_NOT_ALLOWED, "no route takes that method")
+    refused = Refused(
+        Code.METHOD_NOT_ALLOWED,
+        "no route takes that method",
+        hint="the Allow header names the methods routes take",
+    )
     document = document_of(refused.problem, correlation_id=corr)
     allow = ", ".join(METHODS).encode()
     headers = [(b"content-type", PROBLEM_JSON.encode()), (b"allow", allow)]

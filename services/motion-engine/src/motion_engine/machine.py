@@ -252,7 +252,11 @@ def _let_go(transfer: Transfer) -> Transfer:
 
 
 def _cancelled(reason: str) -> Problem:
-    return Problem(code=Code.CANCELLED, message=reason or "cancelled")
+    return Problem(
+        code=Code.CANCELLED,
+        message=reason or "cancelled",
+        hint="ask again if it was stopped by mistake",
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------

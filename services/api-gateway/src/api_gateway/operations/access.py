@@ -5,9 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from api_gateway.accounts import Account, ApiKey
+from api_gateway.accounts import Account, ApiKey, no_such_account
 from api_gateway.operations.operation import Call, Operation
-from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.ids import Id
 from entrepot_contracts.registry import Done, PageLimit
 from entrepot_contracts.values import Name, Role
@@ -104,7 +103,7 @@ async def _revoke_key(call: Call, want: RevokeKeyRequest) -> Done:
 def _own_account(call: Call, account_id: str) -> None:
     """Admins act for every account; for others the accounts of others do not exist."""
     if not call.caller.is_admin and account_id != call.actor.account_id:
-        raise Refused(Code.NOT_FOUND, "there is no such account", field="account_id")
+        raise no_such_account()
 
 
 def _account_view(row: Account) -> AccountView:

@@ -151,11 +151,19 @@ async def _body(request: AnyRequest) -> bytes:
             return await request.body()
     except TimeoutError as error:
         raise Refused(
-            Code.INVALID, f"body: it did not arrive within {BODY_ARRIVES_S:.0f} s", field="body"
+            Code.INVALID,
+            f"body: it did not arrive within {BODY_ARRIVES_S:.0f} s",
+            field="body",
+            hint="send as many bytes as Content-Length says, without pause",
         ) from error
     except ClientException as error:
         if error.status_code != HTTP_413_REQUEST_ENTITY_TOO_LARGE:
-            raise Refused(Code.INVALID, "body: its length is wrong", field="body") from error
+            raise Refused(
+                Code.INVALID,
+                "body: its length is wrong",
+                field="body",
+                hint="send as many bytes as Content-Length says",
+            ) from error
         raise Refused(
             Code.TOO_LARGE,
             f"body: larger than {BODY_BYTES_MAX} bytes",

@@ -49,7 +49,10 @@ class Watch:
         assert isinstance(want, WatchRequest)
         if want.all_accounts and not caller.is_admin:
             raise Refused(
-                Code.FORBIDDEN, "only administrators watch every account", field="all_accounts"
+                Code.FORBIDDEN,
+                "only administrators watch every account",
+                field="all_accounts",
+                hint="leave it out to watch your own account",
             )
         if self._ring.full:
             raise Refused(

@@ -52,7 +52,12 @@ async def cancel_transfer(engine: Engine, message: CancelTransfer) -> Noted:
 def _visible(transfer: Transfer | None, actor: Actor, transfer_id: str) -> Transfer:
     own = transfer is not None and transfer.account_id == actor.account_id
     if transfer is None or not (own or actor.role == Role.ADMIN):
-        raise Refused(Code.NOT_FOUND, f"there is no transfer {transfer_id}", field="transfer_id")
+        raise Refused(
+            Code.NOT_FOUND,
+            f"there is no transfer {transfer_id}",
+            field="transfer_id",
+            hint="list the transfers you have",
+        )
     return transfer
 
 

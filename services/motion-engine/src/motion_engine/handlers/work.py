@@ -69,7 +69,10 @@ async def finish(engine: Engine, message: FinishWork) -> Noted:
     """The first word of an epoch counts; the same said again is noted and changes nothing."""
     if (message.result is None) == (message.problem is None):
         raise Refused(
-            Code.INVALID, "exactly one of result and problem must be given", field="result"
+            Code.INVALID,
+            "exactly one of result and problem must be given",
+            field="result",
+            hint="docs/wire.md names the shape of every command",
         )
     async with engine.desk.open() as sitting:
         held = await sitting.take(message.transfer_id)

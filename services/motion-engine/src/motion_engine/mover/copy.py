@@ -147,7 +147,12 @@ class Copier:
     async def _open_object(self, end: ObjectEnd, hops: Hops) -> AsyncIterator[OpenSource]:
         stored = end.stored
         if stored is None:
-            raise Refused(Code.INVALID, "a source object needs `stored`", field="stored")
+            raise Refused(
+                Code.INVALID,
+                "a source object needs `stored`",
+                field="stored",
+                hint="name what the catalogue points at",
+            )
         async with self._stores.objects(end.store, self._grant.credentials) as store:
             manifest = await load(store, stored)
             extents = manifest.extent_map()

@@ -33,6 +33,7 @@ T = TypeVar("T")
 _log = logs.get("mover.copy")
 
 WRITTEN = "written"  # stage: every part is recorded, commit may have happened
+GIVEN_UP = "given_up"  # stage: its bytes are being removed, nobody may go on with them
 
 
 class Tools(Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ class Upload:
         noted = {"stage": "", "etag": None, "inspection": None} | past.facts | facts
         noted["plan"] = plan
         if past.key:
-            same = past.facts.get("plan") == plan
+            same = past.facts.get("plan") == plan and past.facts.get("stage") != GIVEN_UP
             if same and await self.find_committed():
                 return
             if same and await self._resume(size_bytes):
@@ -78,13 +79,15 @@ class Upload:
                 noted["resume"] = self.writer.resume
                 await self._journal.begin(self.key, past.resume, noted)
                 return
-            await self._drop_past(size_bytes)
+        lost, self._writer = self._writer, None
         self.records.clear()
         self.key = self.target.key_for(self._grant.ask.transfer_id, self._grant.epoch)
         self._writer = await self.target.begin(self.key, size_bytes, None)
         fresh = {"stage": "", "etag": None, "inspection": None, "plan": plan} | facts
         fresh["resume"] = self.writer.resume
         await self._journal.begin(self.key, self.writer.resume, fresh)
+        if past.key:
+            await self._drop_past(lost, size_bytes)
 
     async def find_committed(self) -> bool:
         """Whether an earlier attempt came as far as a commit that took effect."""
@@ -133,12 +136,19 @@ class Upload:
         self.committed = True
 
     async def discard(self) -> None:
-        """Leave nothing of ours behind; what fails is left to the sweeper and said."""
+        """Leave nothing of ours behind; what fails is left to the sweeper and said.
+
+        A request to remove something may take effect long after we lost the work. So it is on
+        record first that this upload is given up: whoever takes over begins another.
+        """
+        if not self.key:
+            return
+        self.note(stage=GIVEN_UP)
+        await self.record()
         try:
             if self._writer is not None and not self.committed:
                 await forget(self._writer)
-            if self.key:
-                await self.target.discard(self.key, committed=self.committed)
+            await self.target.discard(self.key, committed=self.committed)
         except StoreError as err:
             _log.warning("copy.discard_failed", key=self.key, error=str(err))
 
@@ -158,18 +168,19 @@ class Upload:
         self.records = _held_by_both({one.number: one for one in past.parts}, listed)
         return True
 
-    async def _drop_past(self, size_bytes: int | None) -> None:
-        """An upload that does not fit any more: forget it, begin another under a fresh key."""
+    async def _drop_past(self, writer: PartWriter | None, size_bytes: int | None) -> None:
+        """Forget an upload that does not fit any more, once another is on record in its place:
+        before that somebody who takes over might go on with it while we remove it.
+        """
         past = self._grant.checkpoint
         _log.info("copy.begun_afresh", transfer_id=self._grant.ask.transfer_id)
-        if self._writer is None:
+        if writer is None:
             with suppress(StoreError):
-                self._writer = await self.target.begin(past.key, size_bytes, _token(past))
-        if self._writer is not None:
+                writer = await self.target.begin(past.key, size_bytes, _token(past))
+        if writer is not None:
             with suppress(StoreError):
-                await self._writer.abort()
-            await self._writer.close()
-            self._writer = None
+                await writer.abort()
+            await writer.close()
         with suppress(StoreError):
             await self.target.discard(past.key, committed=False)
 

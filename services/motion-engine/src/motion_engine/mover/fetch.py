@@ -265,7 +265,12 @@ def _resolved(host: str, port: int, address: str) -> ResolveResult:
 
 def _next_hop(url: URL, location: str) -> URL:
     if not location:
-        raise Refused(Code.SOURCE_STATUS, "a redirect leads nowhere", field="url")
+        raise Refused(
+            Code.SOURCE_STATUS,
+            "a redirect leads nowhere",
+            field="url",
+            hint="give the URL that the redirect should lead to",
+        )
     try:
         target = parse_url(str(url.join(URL(location))))
     except ValueError as err:

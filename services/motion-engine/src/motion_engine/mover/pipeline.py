@@ -179,6 +179,7 @@ async def held_parts(
                 Code.SOURCE_TOO_LARGE,
                 "the source has more bytes than can be stored as one object",
                 field="url",
+                hint="use a smaller image",
             )
         held: list[Buffer] = []
         hashes: list[bytes] = []

@@ -23,6 +23,7 @@ def problem_from(error: BaseException) -> Problem:
     return Problem(
         code=Code.INTERNAL,
         message="the mover failed; its log has the reason under the transfer's id",
+        hint="try again; if it stays, give the transfer's id to the operator",
         retryable=True,
     )
 
@@ -37,4 +38,8 @@ def stalled(seconds: float, phase: str) -> Problem:
     )
 
 
-CANCELLED = Problem(code=Code.CANCELLED, message="stopped because somebody asked for it")
+CANCELLED = Problem(
+    code=Code.CANCELLED,
+    message="stopped because somebody asked for it",
+    hint="ask again if it was stopped by mistake",
+)

@@ -98,4 +98,9 @@ class Stores:
 
 
 def _not_for(spec: StoreSpec, what: str) -> Refused:
-    return Refused(Code.INVALID, f"provider {spec.provider} keeps no {what}", field="provider")
+    return Refused(
+        Code.INVALID,
+        f"provider {spec.provider} keeps no {what}",
+        field="provider",
+        hint=f"GET /v1/providers tells which providers keep {what}",
+    )

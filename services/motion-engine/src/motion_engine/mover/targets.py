@@ -81,7 +81,7 @@ class ObjectTarget:
         self, key: str, writer: PartWriter, records: Sequence[PartRecord], size_bytes: int
     ) -> None:
         if records:
-            await writer.commit(receipts(records), size_bytes)
+            await commit_or_rival(self, key, writer, records, size_bytes)
             return
         await writer.abort()  # nothing but holes: an upload needs parts, an object does not
         await self._store.put(key, b"")
@@ -155,11 +155,7 @@ class VolumeTarget:
     async def commit(
         self, key: str, writer: PartWriter, records: Sequence[PartRecord], size_bytes: int
     ) -> None:
-        try:
-            await writer.commit(receipts(records), size_bytes)
-        except AlreadyThere:
-            if not await self.is_there(key, size_bytes):
-                raise
+        await commit_or_rival(self, key, writer, records, size_bytes)
 
     @asynccontextmanager
     async def reread(self, written: Written, hops: Hops) -> AsyncIterator[LeafSource]:
@@ -186,6 +182,19 @@ class VolumeTarget:
         del key
         if committed:
             await self._store.delete(self._volume)
+
+
+async def commit_or_rival(
+    target: Target, key: str, writer: PartWriter, records: Sequence[PartRecord], size_bytes: int
+) -> None:
+    """An earlier attempt that was still inside its commit may have come first with the same
+    parts; re-reading tells whether they are the same bytes.
+    """
+    try:
+        await writer.commit(receipts(records), size_bytes)
+    except AlreadyThere:
+        if not await target.is_there(key, size_bytes):
+            raise
 
 
 def receipts(records: Sequence[PartRecord]) -> tuple[PartReceipt, ...]:

@@ -58,7 +58,9 @@ class SmallWorks:
             case DropSnapshotWork():
                 return await self._drop_snapshot(work, credentials)
             case _:
-                raise Refused(Code.INVALID, "this mover does not know such work")
+                raise Refused(
+                    Code.INVALID, "this mover does not know such work", hint="upgrade the mover"
+                )
 
     async def _probe(self, work: ProbeWork, credentials: Credentials) -> Probed:
         """A store that cannot even be opened is an answer too."""
@@ -99,7 +101,12 @@ class SmallWorks:
         async with self._stores.objects(work.store, credentials) as store:
             for prefix in work.prefixes:
                 if not prefix.strip("/"):
-                    raise Refused(Code.INVALID, "an empty prefix names everything")
+                    raise Refused(
+                        Code.INVALID,
+                        "an empty prefix names everything",
+                        field="prefixes",
+                        hint="name the folder of one thing",
+                    )
                 while keys := await _first_keys(store.list(prefix)):
                     for key in keys:
                         await store.delete(key)

@@ -70,7 +70,10 @@ def changeable(
     found = seen(actor, row, noun=noun, resource_id=resource_id, field=field, public=public)
     if not sees(actor, found.account_id):
         raise Refused(
-            Code.FORBIDDEN, f"only its owner may change the {noun} {resource_id}", field=field
+            Code.FORBIDDEN,
+            f"only its owner may change the {noun} {resource_id}",
+            field=field,
+            hint="ask its owner, or an administrator",
         )
     return found
 
