@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from msgspec import Struct
 
 from entrepot_chassis.ports import Bus, Clock
-from entrepot_contracts.errors import Code, Refused
+from entrepot_contracts.errors import Code, Problem, Refused
 from entrepot_contracts.motion import (
     Copied,
     CopyWork,
@@ -28,7 +28,7 @@ from motion_engine.mover.manifest import load
 from motion_engine.mover.one_read import OneRead
 from motion_engine.mover.parts import Part, part_bytes_for, plan, plan_digest
 from motion_engine.mover.pipeline import LeafBody, send_parts
-from motion_engine.mover.problems import Fenced, problem_from
+from motion_engine.mover.problems import CANCELLED, Fenced, problem_from
 from motion_engine.mover.progress import Progress
 from motion_engine.mover.sources import LeafSource, ObjectSource, VolumeSource
 from motion_engine.mover.stores import Stores
@@ -79,14 +79,16 @@ class Copier:
             except Fenced:
                 raise
             except Exception as err:
-                if self._is_for_good(err):
+                problem = problem_from(err)
+                if self._is_for_good(problem):
                     self._hold.check()
-                    await upload.discard()
+                    await upload.discard(problem)
                 raise
             finally:
                 await self._after_stop(upload)
 
     async def _copy(self, upload: Upload) -> Copied:
+        await upload.keep_given_up()
         source = self._work.source
         if isinstance(source, UrlEnd):
             self._check_format(source.format)
@@ -97,14 +99,13 @@ class Copier:
         async with self._open_source(source) as opened:
             return await self._copy_known(opened, upload)
 
-    def _is_for_good(self, err: Exception) -> bool:
-        last = self._grant.attempt >= self._grant.ask.attempts_max
-        return last or not problem_from(err).retryable
+    def _is_for_good(self, problem: Problem) -> bool:
+        return self._grant.attempt >= self._grant.ask.attempts_max or not problem.retryable
 
     async def _after_stop(self, upload: Upload) -> None:
         """What the reason of a stop asks for, while the stores are still open."""
         if self._hold.end is End.CANCELLED:
-            await upload.discard()
+            await upload.discard(CANCELLED)
         elif self._hold.end is End.DRAINED:
             await self._journal.last_words()
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from entrepot_chassis import logs
-from entrepot_contracts.errors import Code, Refused
+from entrepot_contracts.errors import Code, Problem, Refused
 from entrepot_contracts.motion import Checkpointed, Copied, Grant, PartRecord
 from entrepot_contracts.values import Checksum
 from entrepot_plugin.errors import AlreadyThere, ResumeLost, StoreError
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _log = logs.get("mover.copy")
 
 WRITTEN = "written"  # stage: every part is recorded, commit may have happened
-GIVEN_UP = "given_up"  # stage: its bytes are being removed, nobody may go on with them
+GIVEN_UP = "given_up"  # stage: failed for good, its bytes are being removed
 
 
 class Tools(Struct, frozen=True, kw_only=True):
@@ -65,13 +65,23 @@ class Upload:
         assert self._writer is not None, "begun before it is written to"
         return self._writer
 
+    async def keep_given_up(self) -> None:
+        """Raise the problem over which an earlier attempt gave up, if one did: its removals may
+        still be on their way, so nothing may be published any more.
+        """
+        past = self._grant.checkpoint
+        if past.facts.get("stage") == GIVEN_UP:
+            self.key, self.committed = past.key, bool(past.facts.get("committed"))
+            await self._journal.begin(past.key, past.resume, past.facts)
+            raise Refused.of(msgspec.convert(past.facts.get("problem"), Problem))
+
     async def begin(self, plan: str, size_bytes: int | None, facts: dict[str, Any]) -> None:
         """Continue what the checkpoint describes if it is of this plan, else begin afresh."""
         past = self._grant.checkpoint
         noted = {"stage": "", "etag": None, "inspection": None} | past.facts | facts
         noted["plan"] = plan
         if past.key:
-            same = past.facts.get("plan") == plan and past.facts.get("stage") != GIVEN_UP
+            same = past.facts.get("plan") == plan
             if same and await self.find_committed():
                 return
             if same and await self._resume(size_bytes):
@@ -135,15 +145,17 @@ class Upload:
         await self.target.commit(self.key, self.writer, parts, size_bytes)
         self.committed = True
 
-    async def discard(self) -> None:
+    async def discard(self, problem: Problem) -> None:
         """Leave nothing of ours behind; what fails is left to the sweeper and said.
 
-        A request to remove something may take effect long after we lost the work. So it is on
-        record first that this upload is given up: whoever takes over begins another.
+        A request to remove something may take effect long after we lost the work. So it is first
+        on record that the work is given up: whoever takes over fails the same way, and nobody
+        ever points at what is removed late.
         """
         if not self.key:
             return
-        self.note(stage=GIVEN_UP)
+        why = msgspec.to_builtins(msgspec.structs.replace(problem, retryable=False))
+        self.note(stage=GIVEN_UP, committed=self.committed, problem=why)
         await self.record()
         try:
             if self._writer is not None and not self.committed:
