@@ -15,6 +15,7 @@ BUCKET = "images"
 SPARE_BUCKET = "spare"  # no store is in it: for those that must fail
 JOB_S = 100
 PAGE_MAX = 500
+SEGMENTS = "+segments"  # where Swift's S3 face keeps parts, those of unfinished uploads too
 NOBODY = "01890000-0000-7000-8000-000000000000"  # well-formed, and nobody's id
 
 
@@ -106,12 +107,15 @@ class House:
 
     # --- looking ---
 
-    def footprint(self):
-        """Everything that is there for good: in the catalogue, the buckets and the directories."""
+    def footprint(self, *, segments=True):
+        """Everything that is there for good: in the catalogue, the buckets and the directories.
+
+        Without `segments` after large objects were deleted: Swift collects theirs much later.
+        """
         found = {
             f"bucket {bucket}{part}": set(self._keys(bucket + part))
             for bucket in (BUCKET, SPARE_BUCKET)
-            for part in ("", "+segments")  # the S3 face keeps unfinished uploads in the second
+            for part in ("", SEGMENTS)[: 1 + segments]
         }
         for path in [*sorted(self.folder.glob("pool-*")), self.folder / "shelf"]:
             found[path.name] = {str(file) for file in path.rglob("*") if not file.is_dir()}
