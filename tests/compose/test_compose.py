@@ -85,7 +85,7 @@ def house(project, api):
                     "name": f"{zone}-{kind}",
                     "provider": "file",
                     "zone_id": ids[zone],
-                    "details": {"path": f"/srv/entrepot/{zone}/{kind}"},
+                    "config": {"path": f"/srv/entrepot/{zone}/{kind}"},
                 },
             )
             api.succeeded(accepted["job_id"], timeout_s=JOB_S)
