@@ -7,7 +7,15 @@ from installation import Seams
 from msgspec import json
 from msgspec.structs import replace
 
-from entrepot_contracts.motion import FinishWork, TransferState
+from entrepot_contracts.errors import Problem
+from entrepot_contracts.motion import (
+    Checkpoint,
+    FinishWork,
+    Noted,
+    Renewed,
+    RenewLease,
+    TransferState,
+)
 from entrepot_testkit import planted
 from entrepot_testkit.memory_ledger import MemoryLedger
 from motion_engine.mover.copying import Tools
@@ -75,6 +83,21 @@ class FinishNotFenced(planted.Around):
         return answer
 
 
+class TrustsItsLease(planted.Around):
+    """Bus of a mover that hears no refusal of renewals and checkpoints. No protocol bug: what the
+    ledger keeps must hold against such movers too. What it does to volumes on a pool may not, as a
+    pool cannot fence: `seeds.py --weather zombies --bug "movers that trust their lease" --seed 4`.
+    """
+
+    async def request(self, subject: str, message: Any, **options: Any) -> Any:
+        answer = await self.inner.request(subject, message, **options)
+        if isinstance(message, RenewLease) and isinstance(answer, Problem):
+            return Renewed()
+        if isinstance(message, Checkpoint) and isinstance(answer, Problem):
+            return Noted()
+        return answer
+
+
 async def _put_unguarded(tx: Any, row: Transfer) -> None:
     tx.writes[row.TABLE.name, row.transfer_id] = json.encode(row)
 
@@ -88,6 +111,8 @@ def both(bus: Any = None, database: Any = None) -> Seams:
     return Seams(**options)
 
 
+CONTROLS: dict[str, Seams] = {"movers that trust their lease": Seams(mover_bus=TrustsItsLease)}
+
 # Not here: a forgotten inbox. These services survive it, because a repeated event finds its row or a
 # saga that is past it; the harness' own toy (libs/testkit/tests/test_sim_model.py) catches it.
 BUGS: dict[str, Seams] = {
@@ -99,7 +124,7 @@ BUGS: dict[str, Seams] = {
     "claim keeps the epoch": Seams(ledger=ClaimKeepsEpoch),
     "leases never expire": Seams(ledger=LeasesNeverExpire),
     "checkpoints are not fenced": Seams(ledger=HoldsUnfenced),
-    "finish is not fenced": Seams(engine_bus=FinishNotFenced),
+    "finish is not fenced": Seams(engine_bus=FinishNotFenced, mover_bus=TrustsItsLease),
     "ready without verification": Seams(
         mover_tools=Tools(run_blocking=run_inline, parts_in_flight=2, reread=False)
     ),

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bugs import BUGS
+from bugs import BUGS, CONTROLS
 from msgspec import json
 from story import UNTIL_S, story
 
-from entrepot_testkit.fate import Fate
+from entrepot_testkit.fate import FAIR, STORM, ZOMBIES, Fate, Odds, drawn_odds
 from entrepot_testkit.sim_loop import Deadlock, Livelock, OutOfTime
 from entrepot_testkit.sim_world import judge
 
@@ -52,7 +52,8 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=None, help="replay this one, loudly")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--bug", choices=sorted(BUGS), default=None, help="plant it")
+    parser.add_argument("--bug", choices=sorted(BUGS | CONTROLS), default=None, help="plant it")
+    parser.add_argument("--weather", choices=(FAIR, STORM, ZOMBIES), default=FAIR)
     parser.add_argument("--enough", type=int, default=0, help="stop after so many catches")
     parser.add_argument("--twice-every", type=int, default=0, help="run every n-th seed twice")
     return parser
@@ -69,11 +70,11 @@ def _line(seed: int, options: argparse.Namespace) -> dict:
         "caught": False,
     }
     try:
-        verdict = judge(_scenario(options), seed, until_s=UNTIL_S)
+        verdict = judge(_scenario(options), seed, until_s=UNTIL_S, odds=_odds(seed, options))
         line |= {"trace": verdict.trace, "steps": verdict.steps, "struck": verdict.struck}
         line["virtual_s"] = verdict.virtual_s
         if options.twice_every and seed % options.twice_every == 0:
-            again = judge(_scenario(options), seed, until_s=UNTIL_S)
+            again = judge(_scenario(options), seed, until_s=UNTIL_S, odds=_odds(seed, options))
             assert again == verdict, "two runs of one seed took different steps"
     except Exception as error:  # noqa: BLE001 - each is told, whatever it is
         line["failure"] = _told(error, seed, options)
@@ -85,18 +86,24 @@ def _line(seed: int, options: argparse.Namespace) -> dict:
 def _told(error: BaseException, seed: int, options: argparse.Namespace) -> str:
     bug = "" if options.bug is None else f' --bug "{options.bug}"'
     return (
-        f"{type(error).__name__}: {error}\n{Fate(seed).dump()}\n"
-        f"replay: .venv/bin/python tests/sim/seeds.py --seed {seed}{bug}"
+        f"{type(error).__name__}: {error}\n{Fate(seed, _odds(seed, options)).dump()}\n"
+        f"replay: .venv/bin/python tests/sim/seeds.py --seed {seed} --weather {options.weather}{bug}"
     )
 
 
 def _scenario(options: argparse.Namespace):
-    return story(None if options.bug is None else BUGS[options.bug])
+    return story(None if options.bug is None else (BUGS | CONTROLS)[options.bug])
+
+
+def _odds(seed: int, options: argparse.Namespace) -> Odds:
+    return drawn_odds(seed, weather=options.weather)
 
 
 def _replay(options: argparse.Namespace) -> int:
     try:
-        verdict = judge(_scenario(options), options.seed, until_s=UNTIL_S)
+        verdict = judge(
+            _scenario(options), options.seed, until_s=UNTIL_S, odds=_odds(options.seed, options)
+        )
     except Exception:  # noqa: BLE001 - shown, with its notes
         traceback.print_exc()
         return 1

@@ -13,8 +13,8 @@ from entrepot_testkit.memory_bus import BusDown
 from entrepot_testkit.sim_world import Scenario, Unsettled, World
 
 UNTIL_S = 20_000.0
-TENANTS_S = 1800.0  # virtual time for the tenants to get everything done after healing
-QUIET_S = 900.0  # and then for the system to come to rest
+TENANTS_S = 900.0  # virtual time for the tenants to get everything done after healing
+QUIET_S = 600.0  # and then for the system to come to rest
 LATE_S = 60.0  # longer than a redelivery: late repeats would show
 EXPECTED = (Refused, Unanswered, DatabaseUnavailable, TransactionConflict, BusDown)
 

@@ -20,7 +20,7 @@ from msgspec import json
 from story import UNTIL_S
 from tenants import Tenant
 
-from entrepot_testkit.fate import CALM, Odds, drawn_odds
+from entrepot_testkit.fate import CALM, STORM, ZOMBIES, Odds, drawn_odds
 from entrepot_testkit.sim_world import World, judge
 
 HERE = Path(__file__).parent
@@ -74,6 +74,13 @@ def test_every_seed_holds(verdicts, capsys):
     assert not failed, f"{len(failed)} of {SEEDS} seeds fail\n\n{told}"
 
 
+@pytest.mark.parametrize("weather", [STORM, ZOMBIES])
+def test_worse_weather_is_survived(weather):
+    lines = run_seeds("--weather", weather, "--first", "0", "--count", "15")
+    failed = [line["failure"] for line in lines if line["failure"]]
+    assert not failed, failed[0]
+
+
 def test_a_seed_takes_the_same_steps_in_another_process(verdicts):
     again = run_seeds("--first", "0", "--count", "5")
     assert [line["trace"] for line in again] == [line["trace"] for line in verdicts[:5]]
@@ -97,9 +104,16 @@ def _on(seed: int, name: str) -> bool:
     return bool(getattr(drawn_odds(seed), name))
 
 
+# What takes many faults at once is found sooner in a storm, what a zombie does among zombies.
+WEATHER = {bug: ZOMBIES if "not fenced" in bug else STORM for bug in BUGS}
+
+
 @pytest.fixture(scope="module")
 def hunts() -> dict[str, list[dict]]:
-    jobs = [("--bug", bug, "--count", str(BUG_SEEDS), "--enough", "1") for bug in BUGS]
+    jobs = [
+        ("--bug", bug, "--weather", WEATHER[bug], "--count", str(BUG_SEEDS), "--enough", "1")
+        for bug in BUGS
+    ]
     return dict(zip(BUGS, side_by_side(jobs), strict=True))
 
 

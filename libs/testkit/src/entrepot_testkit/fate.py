@@ -13,6 +13,7 @@ from entrepot_testkit.sim_loop import note
 T = TypeVar("T")
 
 SLOW_STATEMENTS = 0.1
+FAIR, STORM, ZOMBIES = "fair", "storm", "zombies"
 
 
 class Odds(Struct, frozen=True, kw_only=True):
@@ -151,14 +152,16 @@ class Fate:
         return f"seed {self.seed}\noptions: {text}\nstruck: {struck or 'nothing'}"
 
 
-def drawn_odds(seed: int) -> Odds:
+def drawn_odds(seed: int, *, weather: str = FAIR) -> Odds:
     """Each fault is on in about half of all runs, with odds within its bounds, so some runs are
-    nearly calm, some terrible, and every pair of faults meets somewhere.
+    nearly calm, some terrible, and every pair of faults meets somewhere. In a storm four of five
+    are on; zombies stop movers in the middle of things, and little else: for shorter hunts.
     """
     draw = random.Random(f"{seed}:odds")  # noqa: S311
+    often = {FAIR: 0.5, STORM: 0.8, ZOMBIES: 0.1}[weather]
     drawn: dict[str, float] = {}
     for fault, (low, high) in _FAULTS.items():
-        on, odds = draw.random() < 0.5, draw.uniform(low, high)  # noqa: PLR2004 - half of them
+        on, odds = draw.random() < often, draw.uniform(low, high)
         if on:
             drawn[fault] = odds
     chances = {
@@ -167,4 +170,6 @@ def drawn_odds(seed: int) -> Odds:
         "wipe_every_s": (0.3, draw.uniform(20, 60)),
     }
     drawn |= {name: value for name, (odds, value) in chances.items() if draw.random() < odds}
+    if weather == ZOMBIES:
+        drawn |= {"pause_at_effect": draw.uniform(0.1, 0.4), "crash_every_steps": 0}
     return Odds(delay_s_max=draw.choice((0.002, 0.02, 0.2)), **drawn)  # type: ignore[arg-type]

@@ -135,7 +135,7 @@ class Calls:
         if self.life is not None and self.fate.strikes("crash_at_effect", f"{self.name} {what}"):
             await self.life.die(f"after {what}")
         if self.life is not None and self.fate.strikes("pause_at_effect", f"{self.name} {what}"):
-            self.life.pause(self.fate.stream("pause").uniform(25, 60))
+            self.life.pause(self.fate.stream("pause").uniform(28, 60))
         unsaid = self.fate.strikes("store_unsaid", f"{self.name} {what}")
         await asyncio.sleep(self.fate.delay_s())
         self._check()
