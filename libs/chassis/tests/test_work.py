@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 
 import pytest
 
@@ -120,3 +121,22 @@ async def test_a_task_that_loses_a_cancel_is_cancelled_again():
     await asyncio.sleep(0)
     assert await intake.drain(0) == 1
     assert lost == [1, 1]
+
+
+async def test_a_time_limit_holds_for_work_that_loses_a_cancel():
+    async def careless():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def quick():
+        return None
+
+    async def broken():
+        raise KeyError
+
+    with pytest.raises(TimeoutError):
+        await work.within(0.01, "t", careless)
+    await work.within(5, "t", quick)
+    with pytest.raises(KeyError):
+        await work.within(5, "t", broken)

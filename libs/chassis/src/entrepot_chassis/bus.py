@@ -29,7 +29,7 @@ from entrepot_chassis.ports import (
     StreamMark,
     Unanswered,
 )
-from entrepot_chassis.work import Intake, owned
+from entrepot_chassis.work import Intake, ended, owned, within
 
 T = TypeVar("T")
 _log = logs.get("bus")
@@ -81,23 +81,24 @@ class NatsBus:
 
     async def open(self, url: str, *, nkey_file: str | None, connect_s: float) -> None:
         try:
-            async with asyncio.timeout(connect_s):
-                await self._connect(url, nkey_file)
+            await within(connect_s, "bus:connect", partial(self._connect, url, nkey_file))
         except TimeoutError as err:
-            self._closing = True
-            with suppress(Exception):
-                await self._client.close()
+            await self.close()
             where = logs.scrub_url(url)
             raise ConnectionError(f"no NATS server at {where} within {connect_s} s") from err
 
     async def close(self) -> None:
+        """What is sent is sent; then the client, and its reconnecting if it is at that: the
+        client's loop may lose the cancel of its own `close`, and would go on for ever.
+        """
         self._closing = True
-        with suppress(NatsError, TimeoutError):
+        with suppress(NatsError, OSError, TimeoutError):
             if self._client.is_connected:
-                async with asyncio.timeout(_FLUSH_S):
-                    await flushed(self._client)
-        with suppress(NatsError, TimeoutError):
-            await self._client.close()
+                await within(_FLUSH_S, "bus:flush", partial(flushed, self._client))
+        with suppress(NatsError, OSError, TimeoutError):
+            await within(_FLUSH_S, "bus:close", self._client.close)
+        if (reconnecting := self._client._reconnection_task) is not None:  # noqa: SLF001
+            await ended({reconnecting})
 
     async def ping(self) -> None:
         """Raises unless the server answers now."""

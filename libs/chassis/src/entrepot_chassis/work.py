@@ -42,7 +42,7 @@ class Intake:
             return 0
         _, late = await asyncio.wait(self._tasks, timeout=max(deadline_s, 0))
         if late:
-            await _ended(late)
+            await ended(late)
             _log.warning("intake.cancelled", intake=self._name, tasks=len(late))
         return len(late)
 
@@ -119,16 +119,32 @@ async def owned(
     try:
         yield task
     finally:
-        await _ended({task})
+        await ended({task})
         if not task.cancelled() and (error := task.exception()) is not None:
             _failed(name, error)
 
 
-async def _ended(tasks: set[asyncio.Task[None]]) -> None:
+async def within(
+    timeout_s: float, name: str, work: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """TimeoutError unless `work` returns in time: for libraries that may lose the one cancel of
+    `asyncio.timeout`.
+    """
+    task = asyncio.create_task(work(), name=name)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    finally:
+        await ended({task})
+    if not done:
+        raise TimeoutError
+    task.result()
+
+
+async def ended(tasks: set[asyncio.Task[None]]) -> None:
     """Cancelled until they end: libraries that use `asyncio.wait_for` lose a cancel now and then
     (before Python 3.12 it swallows one that comes together with the result).
     """
-    left = tasks
+    left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
