@@ -24,9 +24,11 @@ from entrepot_testkit.memory_database import MemoryDatabase
 from entrepot_testkit.memory_transaction import Unique
 from store_registry import consumer
 from store_registry.answering import answer
-from store_registry.app import SCHEMA, SERVICE
+from store_registry.app import SERVICE
 from store_registry.keys import ServiceKeys
 from store_registry.registry import Registry
+
+SCHEMA = "store_registry"
 
 GIB = 1 << 30
 CANARY = "canary-4f1c2d-secret"

@@ -19,8 +19,10 @@ from entrepot_contracts import values as v
 from entrepot_contracts.calls import ask
 from entrepot_contracts.catalog import event_of
 from entrepot_contracts.errors import Code, Refused
-from store_registry.app import SCHEMA, serving
+from store_registry.app import serving
 from store_registry.settings import Policy
+
+SCHEMA = "store_registry"
 
 
 class Engine:

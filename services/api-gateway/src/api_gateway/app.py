@@ -17,45 +17,27 @@ from api_gateway.rest.face import Face
 from api_gateway.rest.site import site
 from api_gateway.rest.watch import Watch
 from api_gateway.settings import Settings
-from entrepot_chassis import bus, health, lifecycle, postgres, seal, work
+from entrepot_chassis import bus, lifecycle, postgres, seal, work
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ground import opened as ground_of
 from entrepot_contracts.catalog import event_of, telemetry_of
 from entrepot_contracts.motion import TransferProgress
 
 SERVICE = "api-gateway"
-SCHEMA = "api_gateway"
 SWEEP_S = 600.0
 GAP_LOOK_S = 0.5
 
 
 async def run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(
-            postgres.open_database(
-                settings.database_url, service=SERVICE, schema=SCHEMA, pool_max=settings.pool_max
-            )
-        )
-        nats = await stack.enter_async_context(
-            bus.connect(
-                settings.nats_url,
-                name=SERVICE,
-                nkey_file=settings.nats_nkey_file,
-                drain_s=settings.drain_s,
-            )
-        )
-        probe = await stack.enter_async_context(
-            health.serve(
-                settings.health_host,
-                settings.health_port,
-                pings={"postgres": database.ping, "nats": nats.ping},
-            )
-        )
+        ground = await stack.enter_async_context(ground_of(settings, service=SERVICE))
+        database, nats = ground.database, ground.nats
         if settings.admin_key_file:
             async with database.advisory_lock("bootstrap"):
                 accounts = Accounts(database, entropy=secrets.token_bytes)
                 await first_admin(accounts, ids=SystemIds(), key_file=Path(settings.admin_key_file))
         await stack.enter_async_context(serving(settings, database=database, nats=nats))
-        await lifecycle.until_stopped(probe)
+        await lifecycle.until_stopped(ground.probe)
 
 
 @asynccontextmanager

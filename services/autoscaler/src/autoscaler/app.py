@@ -8,8 +8,9 @@ from autoscaler.context import Scaler
 from autoscaler.handlers import HANDLERS
 from autoscaler.settings import Settings
 from autoscaler.window import LoadWindow
-from entrepot_chassis import bus, health, lifecycle, outbox, postgres, work
+from entrepot_chassis import lifecycle, outbox, work
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ground import opened as ground_of
 from entrepot_contracts.catalog import commands_of_owner, telemetry_of
 from entrepot_contracts.errors import problem_of
 from entrepot_contracts.fleet import LoadSample
@@ -23,29 +24,8 @@ async def run(settings: Settings) -> None:
     strategies = {name: load_named(STRATEGIES, name) for name in sorted(installed(STRATEGIES))}
     async with AsyncExitStack() as stack:
         clock = SystemClock()
-        database = await stack.enter_async_context(
-            postgres.open_database(
-                settings.database_url,
-                service=SERVICE,
-                schema="autoscaler",
-                pool_max=settings.pool_max,
-            )
-        )
-        nats = await stack.enter_async_context(
-            bus.connect(
-                settings.nats_url,
-                name=SERVICE,
-                nkey_file=settings.nats_nkey_file,
-                drain_s=settings.drain_s,
-            )
-        )
-        probe = await stack.enter_async_context(
-            health.serve(
-                settings.health_host,
-                settings.health_port,
-                pings={"postgres": database.ping, "nats": nats.ping},
-            )
-        )
+        ground = await stack.enter_async_context(ground_of(settings, service=SERVICE))
+        database, nats = ground.database, ground.nats
         window = LoadWindow()
         scaler = Scaler(
             database=database, clock=clock, ids=SystemIds(), window=window, strategies=strategies
@@ -71,4 +51,4 @@ async def run(settings: Settings) -> None:
                     failure=problem_of,
                 )
             )
-        await lifecycle.until_stopped(probe)
+        await lifecycle.until_stopped(ground.probe)

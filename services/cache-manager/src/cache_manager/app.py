@@ -7,8 +7,9 @@ from cache_manager import leases
 from cache_manager.context import Cache
 from cache_manager.handlers import HANDLERS
 from cache_manager.settings import Settings
-from entrepot_chassis import bus, health, lifecycle, outbox, postgres, work
+from entrepot_chassis import lifecycle, outbox, work
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ground import opened as ground_of
 from entrepot_contracts.catalog import commands_of_owner
 from entrepot_contracts.errors import problem_of
 from entrepot_plugin.discovery import load_named
@@ -20,29 +21,8 @@ async def run(settings: Settings) -> None:
     policy = load_named("entrepot.cache_policies", settings.policy)
     async with AsyncExitStack() as stack:
         clock, ids = SystemClock(), SystemIds()
-        database = await stack.enter_async_context(
-            postgres.open_database(
-                settings.database_url,
-                service=SERVICE,
-                schema="cache_manager",
-                pool_max=settings.pool_max,
-            )
-        )
-        nats = await stack.enter_async_context(
-            bus.connect(
-                settings.nats_url,
-                name=SERVICE,
-                nkey_file=settings.nats_nkey_file,
-                drain_s=settings.drain_s,
-            )
-        )
-        probe = await stack.enter_async_context(
-            health.serve(
-                settings.health_host,
-                settings.health_port,
-                pings={"postgres": database.ping, "nats": nats.ping},
-            )
-        )
+        ground = await stack.enter_async_context(ground_of(settings, service=SERVICE))
+        database, nats = ground.database, ground.nats
         cache = Cache(database=database, clock=clock, ids=ids, policy=policy)
         await stack.enter_async_context(outbox.relaying(database, nats, clock=clock))
         await stack.enter_async_context(
@@ -58,4 +38,4 @@ async def run(settings: Settings) -> None:
                     failure=problem_of,
                 )
             )
-        await lifecycle.until_stopped(probe)
+        await lifecycle.until_stopped(ground.probe)

@@ -10,7 +10,7 @@ def main() -> None:
         service="motion-engine",
         settings=Settings,
         run=app.run,
-        migrations=postgres.Migrations(package="motion_engine", schema=app.SCHEMA),
+        migrations=postgres.Migrations(package="motion_engine", schema="motion_engine"),
     )
 
 

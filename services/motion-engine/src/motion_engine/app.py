@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from entrepot_chassis import bus, health, inbox, lifecycle, outbox, postgres, work
+from entrepot_chassis import inbox, lifecycle, outbox, work
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ground import opened as ground_of
 from entrepot_chassis.ports import Misconfigured
 from entrepot_contracts.catalog import commands_of_owner
 from entrepot_contracts.errors import problem_of
@@ -21,36 +22,13 @@ from motion_engine.load import LoadReporter
 from motion_engine.planner import load_strategies
 from motion_engine.settings import Settings
 
-SCHEMA = "motion_engine"
-
 
 async def run(settings: Settings) -> None:
     strategies = _strategies(settings)
     async with AsyncExitStack() as stack:
         clock, ids = SystemClock(), SystemIds()
-        database = await stack.enter_async_context(
-            postgres.open_database(
-                settings.database_url,
-                service=SERVICE,
-                schema=SCHEMA,
-                pool_max=settings.pool_max,
-            )
-        )
-        nats = await stack.enter_async_context(
-            bus.connect(
-                settings.nats_url,
-                name=SERVICE,
-                nkey_file=settings.nats_nkey_file,
-                drain_s=settings.drain_s,
-            )
-        )
-        probe = await stack.enter_async_context(
-            health.serve(
-                settings.health_host,
-                settings.health_port,
-                pings={"postgres": database.ping, "nats": nats.ping},
-            )
-        )
+        ground = await stack.enter_async_context(ground_of(settings, service=SERVICE))
+        database, nats = ground.database, ground.nats
         await stack.enter_async_context(outbox.relaying(database, nats, clock=clock))
         engine = Engine(
             database=database,
@@ -61,7 +39,7 @@ async def run(settings: Settings) -> None:
             strategies=strategies,
         )
         await stack.enter_async_context(serving(engine, source=ids.new()))
-        await lifecycle.until_stopped(probe)
+        await lifecycle.until_stopped(ground.probe)
 
 
 @asynccontextmanager

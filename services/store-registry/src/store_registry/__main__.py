@@ -10,7 +10,7 @@ def main() -> None:
         service=app.SERVICE,
         settings=Settings,
         run=app.run,
-        migrations=postgres.Migrations(package="store_registry", schema=app.SCHEMA),
+        migrations=postgres.Migrations(package="store_registry", schema="store_registry"),
     )
 
 

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from entrepot_chassis import bus, health, inbox, lifecycle, outbox, postgres, work
+from entrepot_chassis import inbox, lifecycle, outbox, work
 from entrepot_chassis.clock import SystemClock, SystemIds
+from entrepot_chassis.ground import opened as ground_of
 from entrepot_chassis.ports import Bus, Misconfigured
 from entrepot_chassis.seal import AtRest, KeyPair, SealError
 from entrepot_contracts.catalog import commands_of_owner, telemetry_of
@@ -19,40 +20,18 @@ from store_registry.registry import Registry
 from store_registry.settings import Policy, Settings
 
 SERVICE = "store-registry"
-SCHEMA = "store_registry"
 
 
 async def run(settings: Settings) -> None:
     keys = load_keys(settings)
     async with AsyncExitStack() as stack:
         clock, ids = SystemClock(), SystemIds()
-        database = await stack.enter_async_context(
-            postgres.open_database(
-                settings.database_url,
-                service=SERVICE,
-                schema=SCHEMA,
-                pool_max=settings.pool_max,
-            )
-        )
-        nats = await stack.enter_async_context(
-            bus.connect(
-                settings.nats_url,
-                name=SERVICE,
-                nkey_file=settings.nats_nkey_file,
-                drain_s=settings.drain_s,
-            )
-        )
-        probe = await stack.enter_async_context(
-            health.serve(
-                settings.health_host,
-                settings.health_port,
-                pings={"postgres": database.ping, "nats": nats.ping},
-            )
-        )
+        ground = await stack.enter_async_context(ground_of(settings, service=SERVICE))
+        database, nats = ground.database, ground.nats
         await stack.enter_async_context(outbox.relaying(database, nats, clock=clock))
         registry = Registry.over(database, clock=clock, ids=ids, keys=keys)
         await stack.enter_async_context(serving(registry, nats, settings))
-        await lifecycle.until_stopped(probe)
+        await lifecycle.until_stopped(ground.probe)
 
 
 @asynccontextmanager
