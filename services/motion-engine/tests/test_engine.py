@@ -23,6 +23,8 @@ from entrepot_contracts.motion import (
     ListMovers,
     ListTransfers,
     MoverRegistered,
+    PartRecord,
+    ReadParts,
     ReleaseWork,
     RenewLease,
     TransferFailed,
@@ -36,7 +38,7 @@ from entrepot_contracts.registry import (
 )
 from entrepot_contracts.values import Actor, Role, Sealed
 from entrepot_testkit.motion_asks import copied, part
-from motion_engine.app import SCHEMA, serving
+from motion_engine.app import serving
 from motion_engine.engine import Engine
 from motion_engine.handlers.work import retry_delay_s
 from motion_engine.ledger_sql import PostgresLedger
@@ -51,6 +53,8 @@ SOFT = Problem(code=Code.STORE_ERROR, message="503", retryable=True)
 HARD = Problem(
     code=Code.CHECKSUM_MISMATCH, message="other bytes", facts={"actual": "0", "expected": "1"}
 )
+
+SCHEMA = "motion_engine"
 
 
 class World:
@@ -365,6 +369,32 @@ async def test_a_takeover_finds_the_checkpoint_and_fences_the_one_before(world, 
             await world.do(late)
         assert refused.value.problem.code == Code.FENCED
     assert await world.see(transfer_id) == before
+
+
+async def test_a_takeover_finds_every_part_however_many_are_on_record(world, mover, asks):
+    """A terabyte has thousands of parts, and all of them are more than one message carries."""
+    transfer_id = await world.request(asks.download(asks.s3()))
+    await world.claim(mover)
+    leaves = bytes(range(256)) * 2  # of a part of 64 MiB
+    parts = tuple(
+        PartRecord(number=n, offset=n, length=1, receipt="e" * 34, leaves=leaves)
+        for n in range(1, 2501)
+    )
+    for first in range(0, len(parts), 500):
+        few = parts[first : first + 500]
+        await world.do(
+            Checkpoint(transfer_id=transfer_id, epoch=1, key="k", resume="up", parts=few)
+        )
+    await world.do(ReleaseWork(transfer_id=transfer_id, epoch=1))
+    (grant,) = await world.claim(mover)
+    found, more = grant.checkpoint.parts, grant.checkpoint.more
+    while more:
+        page = await world.do(ReadParts(transfer_id=transfer_id, epoch=2, after=found[-1].number))
+        found, more = found + page.parts, page.more
+    assert found == parts
+    with pytest.raises(Refused) as refused:
+        await world.do(ReadParts(transfer_id=transfer_id, epoch=1, after=0))
+    assert refused.value.problem.code == Code.FENCED
 
 
 async def test_work_of_a_mover_that_fell_silent_is_taken_over(world, asks):

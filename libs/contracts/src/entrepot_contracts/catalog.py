@@ -87,6 +87,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     _command(_m.RegisterMover, MOTION, "cmd.motion.mover.register", _m.MoverWelcome),
     _command(_m.ListMovers, MOTION, "cmd.motion.mover.list", _m.MoverList),
     _command(_m.ClaimWork, MOTION, "cmd.motion.claim", _m.Granted),
+    _command(_m.ReadParts, MOTION, "cmd.motion.parts.read", _m.PartsOnRecord),
     _command(_m.RenewLease, MOTION, "cmd.motion.lease.renew", _m.Renewed),
     _command(_m.Checkpoint, MOTION, "cmd.motion.checkpoint", _m.Noted),
     _command(_m.FinishWork, MOTION, "cmd.motion.finish", _m.Noted),
@@ -130,6 +131,7 @@ GATEWAY, MOVER = "api-gateway", "mover"
 _MOVER_ASKS = (
     _m.RegisterMover,
     _m.ClaimWork,
+    _m.ReadParts,
     _m.RenewLease,
     _m.Checkpoint,
     _m.FinishWork,

@@ -233,12 +233,16 @@ class PartRecord(Struct, frozen=True, kw_only=True):
 
 
 class Checkpointed(Struct, frozen=True, kw_only=True):
-    """What a mover finds when it takes over: the resume token of the upload and its parts."""
+    """What a mover finds when it takes over: the resume token of the upload and its parts.
+
+    `more`: there are parts beyond the last of `parts`; ReadParts gives them.
+    """
 
     key: str = ""
     resume: str | None = None
     parts: tuple[PartRecord, ...] = ()
     facts: dict[str, Any] = {}
+    more: bool = False
 
 
 class Grant(Struct, frozen=True, kw_only=True):
@@ -254,6 +258,21 @@ class Grant(Struct, frozen=True, kw_only=True):
 
 class Granted(Struct, frozen=True, kw_only=True, tag="motion.granted.v1"):
     grants: tuple[Grant, ...] = ()
+
+
+class ReadParts(Struct, frozen=True, kw_only=True, tag="motion.parts.read.v1"):
+    """The holder asks for the parts on record that its grant had no room for, page by page."""
+
+    transfer_id: Id
+    epoch: int
+    after: int  # part number
+
+
+class PartsOnRecord(Struct, frozen=True, kw_only=True, tag="motion.parts.v1"):
+    """Ascending; with `more`, ask again after the last."""
+
+    parts: tuple[PartRecord, ...] = ()
+    more: bool = False
 
 
 class RenewLease(Struct, frozen=True, kw_only=True, tag="motion.lease.renew.v1"):

@@ -54,6 +54,7 @@ class ScriptedLedger:
         self.mover_key = None
         self.changed = asyncio.Condition()
         self.on_checkpoint = None
+        self.page = 1_000  # parts in one message
 
     def offer(self, work, *, attempts_max=5, transfer_id=None):
         ask = motion.TransferAsk(
@@ -92,12 +93,24 @@ class ScriptedLedger:
                         )
                         for store, secrets in self.credentials.items()
                     },
-                    checkpoint=self.checkpoints.get(ask.transfer_id, motion.Checkpointed()),
+                    checkpoint=self._first_page(ask.transfer_id),
                 )
             )
         if not grants:
             await asyncio.sleep(min(message.wait_s, 0.05))
         return motion.Granted(grants=tuple(grants))
+
+    def _first_page(self, transfer_id):
+        whole = self.checkpoints.get(transfer_id, motion.Checkpointed())
+        more = len(whole.parts) > self.page
+        return msgspec.structs.replace(whole, parts=whole.parts[: self.page], more=more)
+
+    async def read_parts(self, message):
+        self._held(message)
+        self.said.append(message)
+        parts = self.checkpoints[message.transfer_id].parts
+        left = [one for one in parts if one.number > message.after]
+        return motion.PartsOnRecord(parts=tuple(left[: self.page]), more=len(left) > self.page)
 
     def _held(self, message):
         if self.holders.get(message.transfer_id) != message.epoch:
@@ -151,6 +164,7 @@ class ScriptedLedger:
         answers = {
             motion.RegisterMover: self.register,
             motion.ClaimWork: self.claim,
+            motion.ReadParts: self.read_parts,
             motion.RenewLease: self.renew,
             motion.Checkpoint: self.checkpoint,
             motion.FinishWork: self.finish,

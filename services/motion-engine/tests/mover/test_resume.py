@@ -313,8 +313,24 @@ async def test_the_last_attempt_cleans_up_what_it_leaves(rig):
     assert rig.objects() == []
 
 
+async def test_a_takeover_asks_for_the_parts_its_grant_had_no_room_for(rig):
+    data, log = disk(), []
+    watch(rig, log)
+    ask, finished = await die_at(rig, backup(rig, data), 2)
+    assert not finished
+    recorded = {one.number for one in rig.ledger.checkpoints[ask.transfer_id].parts}
+    assert len(recorded) > 3
+    log.clear()
+    rig.ledger.page = 3
+    result = await take_over(rig, ask)
+    assert isinstance(result, motion.Copied), result
+    assert (rig.image_path / "objects" / result.stored.key).read_bytes() == data
+    assert not set(sent(log)) & recorded, "a part on record was sent again"
+    assert len(rig.sent(motion.ReadParts)) == -(-len(recorded) // 3) - 1
+
+
 def test_a_checkpoint_of_many_parts_is_cut_into_messages_a_bus_carries():
-    from motion_engine.mover.checkpoints import MESSAGE_BYTES_MAX, _one_message
+    from motion_engine.part_pages import MESSAGE_BYTES_MAX, first_page
 
     records = [
         motion.PartRecord(number=n, offset=0, length=1, receipt="e" * 34, leaves=bytes(32 * 256))
@@ -322,7 +338,7 @@ def test_a_checkpoint_of_many_parts_is_cut_into_messages_a_bus_carries():
     ]
     rest, messages = records, 0
     while rest:
-        taken = _one_message(rest)
+        taken = first_page(rest)
         assert len(msgspec.json.encode(taken)) <= MESSAGE_BYTES_MAX
         rest, messages = rest[len(taken) :], messages + 1
     assert messages > 1

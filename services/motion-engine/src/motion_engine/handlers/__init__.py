@@ -13,6 +13,7 @@ HANDLERS: dict[type[Struct], Callable[[Engine, Any], Awaitable[Struct]]] = {
     motion.RegisterMover: movers.register,
     motion.ListMovers: movers.list_movers,
     motion.ClaimWork: claims.claim,
+    motion.ReadParts: work.read_parts,
     motion.RenewLease: work.renew,
     motion.Checkpoint: work.checkpoint,
     motion.FinishWork: work.finish,

@@ -9,6 +9,7 @@ from motion_engine.desk import Sitting
 from motion_engine.dispatch import Caps, choose, full, share_ids
 from motion_engine.engine import Engine
 from motion_engine.ledger import Holder
+from motion_engine.part_pages import MESSAGE_BYTES_MAX, first_page
 from motion_engine.reach import reach_of
 from motion_engine.rows import Mover, Share, Transfer
 from motion_engine.sealing import RegistrySilent, Verdict
@@ -60,7 +61,10 @@ async def _grants(engine: Engine, message: ClaimWork) -> tuple[Grant, ...]:
     granted = [one for one in claimed if one not in refused]
     async with engine.database.transaction() as tx:
         parts = await engine.ledger.parts(tx, [one.transfer_id for one in granted])
-    return tuple(_grant(one, verdicts, parts.get(one.transfer_id, ())) for one in granted)
+    room_bytes = MESSAGE_BYTES_MAX // max(len(granted), 1)
+    return tuple(
+        _grant(one, verdicts, parts.get(one.transfer_id, ()), room_bytes) for one in granted
+    )
 
 
 async def _mover(sitting: Sitting, message: ClaimWork) -> Mover:
@@ -117,8 +121,12 @@ async def _claim_best(
 
 
 def _grant(
-    transfer: Transfer, verdicts: dict[str, Verdict], parts: tuple[PartRecord, ...]
+    transfer: Transfer,
+    verdicts: dict[str, Verdict],
+    parts: tuple[PartRecord, ...],
+    room_bytes: int,
 ) -> Grant:
+    page = first_page(parts, room_bytes)
     _CLAIMED.labels(transfer.kind).inc()
     if transfer.claimed_at is not None and transfer.epoch == 1:
         waited = transfer.claimed_at - transfer.created_at
@@ -139,7 +147,11 @@ def _grant(
         strategy=transfer.strategy,
         credentials=verdicts[transfer.transfer_id].credentials,
         checkpoint=Checkpointed(
-            key=transfer.upload_key, resume=transfer.resume, parts=parts, facts=transfer.facts
+            key=transfer.upload_key,
+            resume=transfer.resume,
+            parts=page,
+            facts=transfer.facts,
+            more=len(page) < len(parts),
         ),
     )
 

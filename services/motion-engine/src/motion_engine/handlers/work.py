@@ -11,6 +11,8 @@ from entrepot_contracts.motion import (
     Copied,
     FinishWork,
     Noted,
+    PartsOnRecord,
+    ReadParts,
     ReleaseWork,
     Renewed,
     RenewLease,
@@ -19,7 +21,8 @@ from entrepot_contracts.motion import (
 from motion_engine.desk import refused_as_fenced
 from motion_engine.engine import Engine
 from motion_engine.ledger import NotHeld, Progress
-from motion_engine.rows import Rate, Transfer
+from motion_engine.part_pages import first_page
+from motion_engine.rows import HELD, Rate, Transfer
 from motion_engine.settings import Policy
 from motion_engine.stimuli import Faltered, Released, Succeeded, Verifying
 
@@ -63,6 +66,17 @@ async def checkpoint(engine: Engine, message: Checkpoint) -> Noted:
             assert held is not None
             await sitting.apply(held, Verifying(epoch=message.epoch))
     return Noted()
+
+
+async def read_parts(engine: Engine, message: ReadParts) -> PartsOnRecord:
+    async with engine.database.transaction() as tx:
+        held = await tx.get(Transfer, message.transfer_id)
+        if held is None or held.epoch != message.epoch or held.state not in HELD:
+            raise _fenced("read_parts", message.transfer_id, message.epoch)
+        found = await engine.ledger.parts(tx, [message.transfer_id])
+    left = [one for one in found.get(message.transfer_id, ()) if one.number > message.after]
+    page = first_page(left)
+    return PartsOnRecord(parts=page, more=len(page) < len(left))
 
 
 async def finish(engine: Engine, message: FinishWork) -> Noted:

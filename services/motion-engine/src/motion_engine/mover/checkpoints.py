@@ -1,7 +1,6 @@
 """Progress that survives us: parts are recorded with the owner every 8 parts or 2 seconds."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from entrepot_chassis.ports import Bus, Clock, Unanswered
@@ -11,12 +10,11 @@ from entrepot_contracts.motion import Checkpoint, PartRecord
 from motion_engine.mover.lease import ASK_S, End, Hold
 from motion_engine.mover.problems import Fenced
 from motion_engine.mover.progress import Progress
+from motion_engine.part_pages import first_page
 
 PARTS_EVERY = 8
 SECONDS_EVERY = 2.0
 RETRY_S = 0.5
-MESSAGE_BYTES_MAX = 512 << 10  # half of what a message bus carries by default
-RECORD_BYTES = 256  # of a record beside its leaves
 
 
 class Journal:
@@ -52,7 +50,7 @@ class Journal:
         """Until it is recorded. Raises Fenced when it no longer may be."""
         async with self._lock:
             while self._pending or force:
-                sent = _one_message(self._pending)
+                sent = first_page(self._pending)
                 if await self._send(sent):
                     del self._pending[: len(sent)]
                     force = False
@@ -68,7 +66,7 @@ class Journal:
     async def last_words(self) -> None:
         """One try, for a drain: what is lost is sent again."""
         if self._pending and self.key:
-            await self._send(_one_message(self._pending))
+            await self._send(first_page(self._pending))
             self._pending.clear()
 
     async def _send(self, parts: tuple[PartRecord, ...]) -> bool:
@@ -96,15 +94,3 @@ class Journal:
                 return False
             raise
         return True
-
-
-def _one_message(pending: Sequence[PartRecord]) -> tuple[PartRecord, ...]:
-    """As many records as one message may carry, at least one."""
-    room = MESSAGE_BYTES_MAX
-    count = 0
-    for record in pending:
-        room -= len(record.leaves) * 4 // 3 + RECORD_BYTES
-        if room < 0 and count:
-            break
-        count += 1
-    return tuple(pending[:count])

@@ -108,6 +108,7 @@ class Job:
         if not isinstance(work, CopyWork):
             self.hold.check()
             return await around.small.run(work, self._grant.credentials)
+        await self.hold.read_checkpoint()
         copier = Copier(
             work,
             self.hold,

@@ -4,11 +4,13 @@ import asyncio
 from enum import StrEnum
 from typing import Any
 
+from msgspec.structs import replace
+
 from entrepot_chassis import logs
 from entrepot_chassis.ports import Bus, Clock, Unanswered
 from entrepot_contracts.calls import ask
 from entrepot_contracts.errors import Code, Refused
-from entrepot_contracts.motion import Grant, Renewed, RenewLease
+from entrepot_contracts.motion import Grant, PartsOnRecord, ReadParts, Renewed, RenewLease
 from motion_engine.mover.problems import Fenced
 
 LOST_AFTER_S = 20.0  # without a renewal, on our own monotonic clock: well inside the lease
@@ -38,6 +40,28 @@ class Hold:
         self._clock = clock
         self._good_at = clock.monotonic()
         self._work: asyncio.Task[Any] | None = None
+
+    async def read_checkpoint(self) -> None:
+        """Complete the grant with the parts on record that it had no room for."""
+        while self.grant.checkpoint.more:
+            self.check()
+            past, grant = self.grant.checkpoint, self.grant
+            message = ReadParts(
+                transfer_id=grant.ask.transfer_id, epoch=grant.epoch, after=past.parts[-1].number
+            )
+            try:
+                page = await ask(self._bus, message, timeout_s=ASK_S)
+            except Unanswered:
+                await self._clock.sleep(RENEW_RETRY_S)
+                continue
+            except Refused as refused:
+                if refused.problem.code not in {Code.FENCED, Code.NOT_FOUND}:
+                    raise
+                self.stop(End.FENCED)
+                raise Fenced from refused
+            assert isinstance(page, PartsOnRecord)
+            whole = replace(past, parts=past.parts + page.parts, more=page.more)
+            self.grant = replace(grant, checkpoint=whole)
 
     def guard(self, work: "asyncio.Task[Any]") -> None:
         """The task that `stop` cancels."""
