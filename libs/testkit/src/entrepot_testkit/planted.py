@@ -6,7 +6,7 @@ product has no switch for any of them.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from msgspec import Struct
@@ -32,10 +32,8 @@ class AcksBeforeCommit(Around):
 
         async def begin_only(batch: Sequence[Delivered]) -> None:
             async def handle() -> None:
-                try:
+                with suppress(Exception):  # nobody would hear of it any more
                     await handler(batch)
-                except Exception:  # noqa: BLE001, S110 - nobody would hear of it any more
-                    pass
 
             task = asyncio.get_running_loop().create_task(handle())
             running.add(task)
