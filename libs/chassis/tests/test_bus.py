@@ -286,3 +286,13 @@ async def test_a_service_proves_itself_by_its_nkey(tmp_path):
                 server.url, name="svc", nkey_file=str(tmp_path / "stranger"), connect_s=1
             ):
                 pass
+
+
+async def test_leaving_while_the_broker_is_away_leaves_no_task_behind(own_nats):
+    async with bus.connect(own_nats.url, name="svc") as connected:
+        own_nats.kill()
+        with pytest.raises((ConnectionError, TimeoutError)):
+            for _ in range(100):
+                await connected.ping()
+                await asyncio.sleep(0.02)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
