@@ -215,7 +215,6 @@ BUGS = {
     "marks before publishing": {"database": planted.MarksBeforePublishing},
     "no inbox": {"database": planted.ForgetsItsInbox},
     "event outside the transaction": {"database": planted.EmitsAfterCommit},
-    "locks nothing": {"database": planted.LocksNothing},
 }
 
 

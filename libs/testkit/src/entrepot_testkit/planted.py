@@ -27,7 +27,9 @@ class Around:
 class AcksBeforeCommit(Around):
     """Bus: says "handled" when the handler has only begun."""
 
-    def consume(self, *, handler: BatchHandler, **options: Any) -> AbstractAsyncContextManager[None]:
+    def consume(
+        self, *, handler: BatchHandler, **options: Any
+    ) -> AbstractAsyncContextManager[None]:
         running: set[asyncio.Task[None]] = set()
 
         async def begin_only(batch: Sequence[Delivered]) -> None:
