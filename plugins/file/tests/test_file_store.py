@@ -176,6 +176,27 @@ def test_a_bad_config_names_its_field(raw, field):
 # --- durability and threads -------------------------------------------------------------------
 
 
+async def test_a_resumed_file_is_on_disk_before_the_one_it_was_copied_from_goes(
+    store, tmp_path, monkeypatch
+):
+    """Its parts are on record as durable: a power cut between the two would lose them unnoticed."""
+    writer = await store.begin("a/data", None, None)
+    await writer.write(1, 0, BytesBody(pattern(MIB, "a")))
+    await writer.close()
+    (old,) = (tmp_path / "objects/a").iterdir()
+    order = []
+    fsync, unlink = os.fsync, os.unlink
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.fstat(fd).st_ino), fsync(fd)))
+    monkeypatch.setattr(os, "unlink", lambda name, **how: (order.append(name), unlink(name, **how)))
+    resumed = await store.begin("a/data", None, writer.resume)
+    await resumed.write(2, MIB, BytesBody(pattern(MIB, "b")))
+    await resumed.close()
+    new = (tmp_path / "objects/a" / resumed.resume).stat().st_ino
+    folder = (tmp_path / "objects/a").stat().st_ino
+    assert old.name in order
+    assert {new, folder} <= set(order[: order.index(old.name)])
+
+
 @pytest.mark.parametrize("fsync", [True, False])
 async def test_a_receipt_means_the_part_is_on_disk_unless_fsync_is_off(
     tmp_path, monkeypatch, fsync

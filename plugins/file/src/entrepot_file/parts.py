@@ -59,6 +59,8 @@ class FilePartWriter:
         self._check_bounds(offset, length)
         if self._committed:
             raise PartsRefused("a part came after the commit", key=self._place.key)
+        if self._predecessor is not None and self._fsync:
+            await self._on_file(_make_durable, self._place)  # its parts are on record as durable
         await self._drop_predecessor()
         if self._sparse and (self._holds_more or number in self._seen):
             # An earlier try of this part may have left bytes where this one has a hole.
@@ -170,6 +172,12 @@ def _taken_over(place: Place, resumed: Place) -> Handle:
     finally:
         os.close(source)
     return handle
+
+
+def _make_durable(descriptor: int, place: Place) -> None:
+    os.fsync(descriptor)
+    with place.room.folder(place.parts) as folder:
+        os.fsync(folder)
 
 
 def _write_all(descriptor: int, batch: list[Buffer], offset: int) -> None:
