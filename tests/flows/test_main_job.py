@@ -163,7 +163,7 @@ def test_a_template_is_given_away_by_a_link_that_expires(house, template, image,
     assert status_of(link) == 200, "the other one still holds"
 
 
-def test_no_log_and_no_event_tells_a_secret(house, template):
+def test_no_log_tells_a_secret_of_links_stores_or_users(house, template):
     link = link_to(house, template, 300)
     query = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
     (signature,) = query["X-Amz-Signature"]
