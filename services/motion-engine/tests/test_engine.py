@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from entrepot_chassis import bus, outbox, postgres
-from entrepot_chassis.clock import SystemClock
+from entrepot_chassis.clock import SystemClock, uuid7
 from entrepot_chassis.ports import OutboxEvent, Unanswered
 from entrepot_contracts.calls import ask
 from entrepot_contracts.catalog import command_of, event_of, telemetry_of
@@ -427,12 +427,34 @@ async def test_a_new_boot_under_the_same_name_frees_the_claims_at_once(world, mo
     assert (grant.epoch, grant.attempt) == (2, 2)
 
 
+async def test_an_earlier_boot_that_comes_back_takes_nothing_from_the_living_one(world, asks):
+    """A process that was thought dead announces itself again every 15 s, and each eviction costs
+    an attempt.
+    """
+    mover = asks.mover()
+    first, second = [
+        msgspec.structs.replace(mover, boot_id=uuid7(ms, bytes(10))) for ms in (1_000, 2_000)
+    ]
+    async with world.engine(msgspec.structs.replace(QUICK, mover_silent_s=2)):
+        await world.do(first)
+        await world.do(second)
+        transfer_id = await world.request(asks.download(asks.s3()))
+        await world.claim(second)
+        with pytest.raises(Refused) as refused:
+            await world.do(first)
+        assert refused.value.problem.code == Code.FENCED
+        await world.do(RenewLease(transfer_id=transfer_id, epoch=1))
+        await asyncio.sleep(2.1)  # the second fell silent: whoever is there may work
+        await world.do(first)
+
+
 async def test_the_registry_hears_of_a_mover_only_when_its_facts_change(world, engine, asks):
     one = asks.mover()
     for _ in range(3):
         await world.do(one)
-    await world.do(msgspec.structs.replace(one, boot_id=asks.ids.new(), slots=9))
-    changed = msgspec.structs.replace(one, providers=one.providers[:1])
+    again = msgspec.structs.replace(one, boot_id=asks.ids.new(), slots=9)
+    await world.do(again)
+    changed = msgspec.structs.replace(again, providers=one.providers[:1])
     await world.do(changed)
     await world.reaches(lambda: len(world.heard) >= 2)
     assert [len(event.providers) for event in world.heard] == [2, 1]

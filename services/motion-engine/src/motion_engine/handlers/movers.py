@@ -5,6 +5,7 @@ from datetime import datetime
 from entrepot_chassis import logs
 from entrepot_chassis.ports import Transaction
 from entrepot_contracts.catalog import event_of
+from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.motion import (
     ListMovers,
     MoverList,
@@ -22,6 +23,7 @@ from motion_engine.stimuli import Evicted
 
 _log = logs.get("mover")
 _HELD_MAX = 1_000
+_TIME_CHARS = len("01890a5d-ac96")  # of a UUIDv7
 
 
 async def register(engine: Engine, message: RegisterMover) -> MoverWelcome:
@@ -34,6 +36,8 @@ async def register(engine: Engine, message: RegisterMover) -> MoverWelcome:
             before, now=after.seen_at, silent_s=engine.policy.mover_silent_s
         )
         if before is not None and before.boot_id != message.boot_id:
+            if not appeared and _began_earlier(message.boot_id, before.boot_id):
+                raise _outlived(message, before)
             await _evict(sitting, before)
         await tx.put(after)
         if before is None or _announced(before) != _announced(after):
@@ -90,6 +94,20 @@ async def _announce(tx: Transaction, mover: Mover) -> None:
         mover_id=mover.mover_id, zone_ids=mover.zone_ids, providers=mover.providers
     )
     await tx.emit(f"mover.{mover.mover_id}", event_of(MoverRegistered).subject_for(event), event)
+
+
+def _began_earlier(boot_id: str, other: str) -> bool:
+    """Boots are UUIDv7: their first 48 bits are the time they began."""
+    return boot_id[:_TIME_CHARS] < other[:_TIME_CHARS]
+
+
+def _outlived(message: RegisterMover, living: Mover) -> Refused:
+    return Refused(
+        Code.FENCED,
+        f"mover {message.mover_id} was started anew as boot {living.boot_id}",
+        field="boot_id",
+        hint="stop this process, or give it a mover_id of its own",
+    )
 
 
 def _row(message: RegisterMover, before: Mover | None, *, now: datetime) -> Mover:
