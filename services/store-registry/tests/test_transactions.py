@@ -157,6 +157,15 @@ async def outcomes(desk, *commands):
     return await asyncio.gather(*map(one, commands))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_command_delivered_four_times_at_once_is_accepted_each_time(desk, house, kind):
+    """The later ones wait for the first one's locks and then meet its own job in the way."""
+    command = (await commands(desk, house))[kind]
+    first, *rest = await outcomes(desk, *[command] * 4)
+    assert isinstance(first, r.Accepted), first
+    assert rest == [first] * 3
+
+
 async def test_the_same_command_many_times_at_once_is_one_job(desk, house):
     for command in (
         desk.register(),

@@ -83,23 +83,37 @@ async def accept(
                 if latch is not None:
                     await tx.add(Latch(name=latch))
                     await tx.get(Latch, latch, lock=True)
-                opening = Opening(
-                    kind=kind,
-                    job_id=command.job_id,
-                    account_id=command.actor.account_id,
-                    resource_id=getattr(command, resource),
-                    request_digest=_digest(command),
-                    now=await tx.now(),
-                    ids=registry.ids,
-                )
+                opening = await _opening(registry, tx, command, kind, resource)
                 before = await _accepted_before(tx, opening, resource, creates=creates)
                 return before or await decide(tx, opening)
         except (Taken, TransactionConflict):
             continue  # somebody was first with a row, or changed one that was chosen: look again
+        except Refused:
+            # A second delivery that waited for the first one's locks meets what the first one did.
+            async with registry.database.transaction() as tx:
+                opening = await _opening(registry, tx, command, kind, resource)
+                before = await _accepted_before(tx, opening, resource, creates=creates)
+            if before is None:
+                raise
+            return before
     raise Refused(
         Code.UNAVAILABLE,
         "others changed the same things at the same time",
         hint="ask again with the same ids",
+    )
+
+
+async def _opening(
+    registry: Registry, tx: Transaction, command: Command, kind: Kind, resource: str
+) -> Opening:
+    return Opening(
+        kind=kind,
+        job_id=command.job_id,
+        account_id=command.actor.account_id,
+        resource_id=getattr(command, resource),
+        request_digest=_digest(command),
+        now=await tx.now(),
+        ids=registry.ids,
     )
 
 
