@@ -16,6 +16,7 @@ from entrepot_contracts import motion
 from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.values import ImageFormat, StoreRole
 from entrepot_plugin.bodies import BytesBody
+from entrepot_plugin.ports import ObjectStat
 from motion_engine.mover.lease import LOST_AFTER_S, End, Hold
 from motion_engine.mover.problems import Fenced
 
@@ -416,6 +417,37 @@ async def test_deleting_a_prefix_leaves_nothing_of_movers_that_died_there(rig):
     delete = motion.DeleteObjectsWork(store=rig.image, prefixes=("t/a/template/1/",))
     assert isinstance(await rig.run(delete), motion.Deleted)
     assert [path.split("/.data")[0] for path in rig.objects()] == ["t/a/template/12/y.1"]
+
+
+async def test_a_listing_that_lags_behind_ends_the_attempt_and_not_the_store(rig):
+    """It shows what was deleted for a while: another attempt looks again later."""
+    plain = rig.plugins["file"].open_objects
+    deleted = []
+
+    class Lagging:
+        def __init__(self, store):
+            self._store = store
+
+        def __getattr__(self, name):
+            return getattr(self._store, name)
+
+        async def list(self, prefix):
+            yield ObjectStat(key=f"{prefix}x.1/data", size_bytes=1, version="1")
+
+        async def delete(self, key):
+            deleted.append(key)
+            await self._store.delete(key)
+
+    @asynccontextmanager
+    async def opened(config):
+        async with plain(config) as store:
+            yield Lagging(store)
+
+    rig.wrap("file", open_objects=opened)
+    async with asyncio.timeout(20):
+        problem = await rig.run(motion.DeleteObjectsWork(store=rig.image, prefixes=("t/a/",)))
+    assert (problem.code, problem.retryable) == (Code.STORE_ERROR, True)
+    assert deleted == ["t/a/x.1/data"]
 
 
 async def test_a_probe_reports_good_and_bad_stores(rig):

@@ -107,7 +107,11 @@ class SmallWorks:
                         field="prefixes",
                         hint="name the folder of one thing",
                     )
+                before: list[str] = []
                 while keys := await _first_keys(store.list(prefix)):
+                    if keys == before:
+                        raise StoreError("the listing still shows what was just deleted")
+                    before = keys
                     for key in keys:
                         await store.delete(key)
                     count += len(keys)
