@@ -14,6 +14,7 @@ from entrepot_plugin.errors import BucketMissing, ResumeLost, StoreError, Unreac
 from entrepot_plugin.ports import Buffer, ObjectStat, PartBody
 from entrepot_s3.config import S3Config
 from entrepot_s3.faults import error_code, translating
+from entrepot_s3.gathering import Gathering
 from entrepot_s3.uploads import S3PartWriter, send_bounded
 
 CHUNK_BYTES = 1 << 20
@@ -75,9 +76,10 @@ class S3Objects:
         try:
             _check_range(answer, start, key)
             missing = end - start
+            body = Gathering(stream.raw_stream, missing)
             while missing:
                 with translating(key):
-                    block = await stream.raw_stream.content.readany()
+                    block = await body.take()
                 if not block:
                     raise Unreachable("the body ends before the range does", key=key)
                 view = memoryview(block)[:missing]
