@@ -12,6 +12,7 @@ from motion_engine.mover.parts import (
     PART_BYTES_MIN,
     PARTS_MAX,
     part_bytes_for,
+    part_bytes_least,
     plan,
     plan_digest,
     sequential,
@@ -64,10 +65,20 @@ def test_the_same_input_gives_the_same_plan_and_name(extents, dense):
 
 @given(st.integers(0, 1 << 46))
 def test_part_sizes_keep_every_limit(size):
-    part_bytes = part_bytes_for(size)
-    assert part_bytes >= PART_BYTES_MIN
-    assert part_bytes % LEAF_BYTES == 0
-    assert -(-size // part_bytes) <= PARTS_MAX
+    for part_bytes in (part_bytes_for(size), part_bytes_least(size)):
+        assert part_bytes >= PART_BYTES_MIN
+        assert part_bytes % LEAF_BYTES == 0
+        assert -(-size // part_bytes) <= PARTS_MAX
+
+
+@pytest.mark.parametrize(
+    ("size_mib", "streamed_mib", "held_mib"),
+    [(1, 16, 16), (256, 16, 16), (512, 32, 16), (1 << 14, 64, 16), (1 << 20, 120, 120)],
+)
+def test_parts_are_large_when_streamed_and_small_when_held(size_mib, streamed_mib, held_mib):
+    """Every part is a request, and a request costs what a mebibyte does."""
+    assert part_bytes_for(size_mib * MIB) == streamed_mib * MIB
+    assert part_bytes_least(size_mib * MIB) == held_mib * MIB
 
 
 @given(st.integers(1, 4000), st.booleans())

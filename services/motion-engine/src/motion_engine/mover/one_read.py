@@ -27,7 +27,7 @@ from motion_engine.mover.extents import ExtentMap
 from motion_engine.mover.fetch import Fetch, Fetched
 from motion_engine.mover.inspect import Inspector
 from motion_engine.mover.inspect.streaming import verdict_of
-from motion_engine.mover.parts import PART_BYTES_MIN, part_bytes_for
+from motion_engine.mover.parts import PART_BYTES_MIN, part_bytes_least
 from motion_engine.mover.pipeline import HeldPart, held_parts, send_held, sequential_plan
 from motion_engine.mover.progress import Progress
 from motion_engine.mover.targets import Written
@@ -49,7 +49,7 @@ class OneRead:
         self._progress = progress
         # targets that take parts of one length only get a size for the largest file allowed
         self._equal = not upload.target.may_be_dense and not upload.target.writes_holes
-        self._part_bytes = part_bytes_for(end.size_bytes_max) if self._equal else PART_BYTES_MIN
+        self._part_bytes = part_bytes_least(end.size_bytes_max) if self._equal else PART_BYTES_MIN
         self._plan = f"sequential {self._part_bytes} {self._equal}"
 
     async def run(self, past: Checkpointed) -> Copied:

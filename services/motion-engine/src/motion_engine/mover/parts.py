@@ -15,7 +15,7 @@ from motion_engine.mover.extents import ExtentMap
 PART_BYTES_MIN = 16 << 20
 PART_BYTES_USUAL_MAX = 64 << 20
 PARTS_MAX = 9_000
-PARTS_WANTED = 64  # small transfers still get enough parts to run and to resume in steps
+PARTS_WANTED = 16  # small transfers still get enough parts to run and to resume in steps
 GROW_EVERY = 1_000  # parts of a sequential read: the part size doubles that often
 
 
@@ -29,9 +29,13 @@ class Part(Struct, frozen=True, kw_only=True):
 
 def part_bytes_for(target_bytes: int) -> int:
     """Part size for bytes known in advance: whole leaves, bounded from both sides."""
-    wanted = min(max(target_bytes // PARTS_WANTED, PART_BYTES_MIN), PART_BYTES_USUAL_MAX)
-    needed = -(-target_bytes // PARTS_MAX)
-    return _whole_leaves(max(wanted, needed))
+    wanted = _whole_leaves(min(target_bytes // PARTS_WANTED, PART_BYTES_USUAL_MAX))
+    return max(wanted, part_bytes_least(target_bytes))
+
+
+def part_bytes_least(target_bytes: int) -> int:
+    """The smallest parts that will do, for senders that hold whole parts in memory."""
+    return max(_whole_leaves(-(-target_bytes // PARTS_MAX)), PART_BYTES_MIN)
 
 
 def plan(extents: ExtentMap, *, dense: bool, part_bytes: int) -> tuple[Part, ...]:
