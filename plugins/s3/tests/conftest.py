@@ -1,9 +1,5 @@
-"""Assertions of the conformance suite are shown like our own."""
+"""The S3 plugin is tested against a real Swift."""
 
-import pytest
-
-pytest.register_assert_rewrite("entrepot_plugin.conformance")
-
-from entrepot_testkit.swift_fixture import swift  # noqa: E402
+from entrepot_testkit.swift_fixture import swift
 
 __all__ = ["swift"]
