@@ -102,21 +102,26 @@ class FilePartWriter:
         self._handle.close()
 
     async def _write_pieces(self, pieces: AsyncIterator[tuple[int, Buffer]]) -> int:
-        """Neighbours are gathered, so that a hop into a thread moves megabytes."""
+        """Neighbours are gathered, so that a hop into a thread moves megabytes. A full batch is
+        written before more is asked for: whoever gives the pieces reads ahead, and then both would
+        be in memory.
+        """
         batch: list[Buffer] = []
         start = pending = total = 0
         async for offset, chunk in pieces:
-            if batch and (
-                offset != start + pending or pending >= BATCH_BYTES or len(batch) >= BATCH_CHUNKS
-            ):
+            self._check_bounds(offset, len(chunk))
+            if batch and offset != start + pending:
                 await self._on_file(_write_all, batch, start)
                 batch, pending = [], 0
             if not batch:
                 start = offset
-            self._check_bounds(offset, len(chunk))
             batch.append(chunk)
             pending += len(chunk)
             total += len(chunk)
+            del chunk  # nobody but the batch holds it
+            if pending >= BATCH_BYTES or len(batch) >= BATCH_CHUNKS:
+                await self._on_file(_write_all, batch, start)
+                batch, pending = [], 0
         if batch:
             await self._on_file(_write_all, batch, start)
         return total

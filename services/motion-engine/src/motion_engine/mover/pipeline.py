@@ -12,6 +12,7 @@ holds both lines against it.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -64,6 +65,7 @@ class LeafBody:
                 for piece in slices(data):
                     yield self._moved(piece)
                 position = offset + len(data)
+                del data, piece
         if not self._dense:
             for filler in slices(_ZERO_VIEW, self._part.offset + self._part.length - position):
                 yield self._moved(filler)
@@ -77,6 +79,7 @@ class LeafBody:
                     self._moved(piece)
                     yield at, piece
                     at += len(piece)
+                del data, piece
 
     def _start(self) -> int:
         self._progress.part_begins(self._part.number)
@@ -88,8 +91,10 @@ class LeafBody:
         async for leaf in leaves:
             self._table[leaf.index] = leaf.digest
             self._progress.read(sum(len(data) for _, data in leaf.runs))
-            for run in leaf.runs:
-                yield run
+            rest = deque(leaf.runs)
+            del leaf  # what has been sent is not held while the leaf after the next is read
+            while rest:
+                yield rest.popleft()
 
     def _moved(self, piece: Buffer) -> Buffer:
         size = len(piece)

@@ -24,6 +24,7 @@ from motion_engine.mover.extents import Extent, ExtentMap
 from motion_engine.mover.threads import Hops, outcome
 
 T = TypeVar("T")
+READ_STEP_BYTES = 1 << 20
 ZERO_STEP_BYTES = 64 << 10  # zero runs shorter than this are not worth a hole
 
 
@@ -40,6 +41,10 @@ class LeafSource(Protocol):
 
     def leaves(self, first: int, end: int, *, skip_zeros: bool) -> AsyncIterator[Leaf]:
         """Data leaves of [first, end), ascending. `skip_zeros`: runs without their zero runs."""
+        ...
+
+    def digests(self, first: int, end: int) -> AsyncIterator[tuple[int, bytes]]:
+        """(index, digest) of the same leaves, for those who need no bytes."""
         ...
 
 
@@ -60,6 +65,23 @@ class VolumeSource:
             ahead = hop
         if ahead is not None:
             yield await outcome(ahead)
+
+    async def digests(self, first: int, end: int) -> AsyncIterator[tuple[int, bytes]]:
+        """A leaf is never in memory as a whole, and a step is hashed while the cache holds it."""
+        for index in self.extents.data_leaves(LEAF_BYTES, first, end):
+            yield index, await outcome(self._hops.start(self._digest, index))
+
+    def _digest(self, index: int) -> bytes:
+        start, length, wanted = _span(self.extents, index)
+        return runs_digest(
+            start,
+            length,
+            (
+                (at, self._reader.pread(at, min(READ_STEP_BYTES, offset + count - at)))
+                for offset, count in wanted
+                for at in range(offset, offset + count, READ_STEP_BYTES)
+            ),
+        )
 
     def _read(self, index: int, skip_zeros: bool) -> Leaf:  # noqa: FBT001 - called by executor
         start, length, wanted = _span(self.extents, index)
@@ -105,6 +127,12 @@ class ObjectSource:
                 ahead = hop
             if ahead is not None:
                 yield await outcome(ahead)
+
+    async def digests(self, first: int, end: int) -> AsyncIterator[tuple[int, bytes]]:
+        async with closed(self.leaves(first, end, skip_zeros=False)) as leaves:
+            async for leaf in leaves:
+                yield leaf.index, leaf.digest
+                del leaf  # or it would be held while the one after the next is read
 
     async def _stored(self, indices: Sequence[int]) -> AsyncGenerator[Buffer, None]:
         """Stored bytes of these leaves. Plain objects have none but the runs we want, in one

@@ -85,11 +85,12 @@ async def _compare_stride(
 ) -> None:
     """Leaves the target has nothing for must be the ones that are zeros."""
     expected = set(table.data_leaves(first, end))
-    async for leaf in source.leaves(first, end, skip_zeros=False):
-        if leaf.digest != table[leaf.index]:
-            raise damaged(key, leaf.index, table.size_bytes)
-        expected.discard(leaf.index)
-        progress.part_moves(first, sum(len(data) for _, data in leaf.runs), sent=0)
+    async for index, digest in source.digests(first, end):
+        if digest != table[index]:
+            raise damaged(key, index, table.size_bytes)
+        expected.discard(index)
+        start = index * LEAF_BYTES
+        progress.part_moves(first, source.extents.data_bytes(start, start + LEAF_BYTES), sent=0)
     for index in expected:
         if table[index] != zero_digest(leaf_length(table.size_bytes, index)):
             raise damaged(key, index, table.size_bytes)
