@@ -4,7 +4,7 @@ Each leaf is hashed in the same thread hop that reads (or collects) it. One leaf
 two leaves per reader are in memory, never more. Leaves that are holes are neither read nor given.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -73,20 +73,18 @@ class VolumeSource:
 
     def _digest(self, index: int) -> bytes:
         start, length, wanted = _span(self.extents, index)
-        return runs_digest(
-            start,
-            length,
-            (
-                (at, self._reader.pread(at, min(READ_STEP_BYTES, offset + count - at)))
-                for offset, count in wanted
-                for at in range(offset, offset + count, READ_STEP_BYTES)
-            ),
-        )
+        return runs_digest(start, length, self._steps(wanted))
 
     def _read(self, index: int, skip_zeros: bool) -> Leaf:  # noqa: FBT001 - called by executor
         start, length, wanted = _span(self.extents, index)
-        runs = [(offset, self._reader.pread(offset, count)) for offset, count in wanted]
+        runs = list(self._steps(wanted))
         return _leaf(index, start, length, runs, skip_zeros=skip_zeros)
+
+    def _steps(self, wanted: Sequence[Extent]) -> Iterator[Run]:
+        """In buffers of their own, so that each can go as soon as it is sent or hashed."""
+        for offset, count in wanted:
+            for at in range(offset, offset + count, READ_STEP_BYTES):
+                yield at, self._reader.pread(at, min(READ_STEP_BYTES, offset + count - at))
 
 
 class ObjectSource:
