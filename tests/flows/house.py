@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from entrepot_cli.embedded.postgres_server import PostgresServer
 from entrepot_testkit.api import Api
 
 BUCKET = "images"
@@ -144,6 +145,30 @@ class House:
             for path in Path(self.stack.folder).rglob("*.log*")
             if path.is_file()
         }
+
+    def tables_with(self, text):
+        """`schema.table` of every table that has the text in a row, bytes taken as text."""
+        server = PostgresServer(Path(self.stack.folder) / "postgres")
+        listed = server.psql(
+            "SELECT table_schema || '.' || table_name FROM information_schema.tables"
+            " WHERE table_type = 'BASE TABLE'"
+            " AND table_schema NOT IN ('pg_catalog', 'information_schema')",
+            database="entrepot",
+        )
+        as_bytes = text.encode().hex()  # how PostgreSQL shows bytea
+        return [
+            table
+            for table in sorted(listed.split())
+            if server.psql(
+                f"SELECT 1 FROM {table} t WHERE strpos(t::text, '{text}') > 0"
+                f" OR strpos(t::text, '{as_bytes}') > 0 LIMIT 1",
+                database="entrepot",
+            )
+        ]
+
+    def stream_files(self):
+        """What JetStream has on disk."""
+        return [path for path in Path(self.stack.folder).rglob("*.blk") if path.is_file()]
 
 
 def eventually_refused(get, *, timeout_s=20):

@@ -182,3 +182,12 @@ def test_no_log_tells_a_secret_of_links_stores_or_users(house, template):
         (name, what) for name, text in logs.items() for what, one in secrets.items() if one in text
     ]
     assert told == []
+
+
+def test_no_database_and_no_stream_keeps_the_query_of_a_source(house, template):
+    assert "store_registry.event_log" in house.tables_with(template["id"])
+    assert "motion_engine.transfer" in house.tables_with(template["id"])
+    assert house.tables_with(HUSH) == []
+    streams = [path.read_bytes() for path in house.stream_files()]
+    assert any(template["id"].encode() in one for one in streams), "these are the right files"
+    assert not any(HUSH.encode() in one for one in streams)

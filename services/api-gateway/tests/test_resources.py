@@ -76,6 +76,32 @@ async def test_a_wrong_store_setting_is_named_as_the_caller_wrote_it(gateway):
     assert (answer.status_code, answer.json()["field"]) == (400, "config.path")
 
 
+async def test_the_query_of_a_source_travels_sealed_to_the_registry(gateway):
+    signed = {**TEMPLATE, "url": "http://x/u24.qcow2?sig=canary-51d0%2B&a=1#canary-frag"}
+    answer = await gateway.alice.post("/v1/templates", json=signed)
+    assert answer.status_code == 202, answer.text
+    (command,) = gateway.owners.asked_of(registry.RegisterTemplate)
+    assert command.url == "http://x/u24.qcow2"
+    assert b"canary" not in msgspec.json.encode(gateway.owners.asked)
+    assert command.query.recipient == gateway.owners.pair.public_key
+    assert gateway.owners.pair.open(command.query.box) == b"sig=canary-51d0%2B&a=1"
+
+
+async def test_an_url_without_a_query_needs_no_sealing_and_loses_nothing(gateway):
+    assert (await gateway.alice.post("/v1/templates", json=TEMPLATE)).status_code == 202
+    (command,) = gateway.owners.asked_of(registry.RegisterTemplate)
+    assert (command.url, command.query) == (TEMPLATE["url"], None)
+    assert gateway.owners.asked_of(registry.GetSealingKey) == []
+
+
+async def test_a_wrong_query_is_named_as_the_caller_wrote_it(gateway):
+    gateway.owners.refusals[registry.RegisterTemplate] = Refused(Code.INVALID, "no", field="query")
+    answer = await gateway.alice.post("/v1/templates", json=TEMPLATE)
+    assert (answer.status_code, answer.json()["field"]) == (400, "url")
+    answer = await gateway.alice.post("/v1/templates", json={**TEMPLATE, "url": "?sig=1"})
+    assert (answer.status_code, answer.json()["field"]) == (400, "url")
+
+
 async def test_a_link_is_shown_to_the_owner_of_its_job_only(gateway):
     made = (await gateway.alice.post("/v1/templates", json=TEMPLATE)).json()
     extract = await gateway.alice.post(f"/v1/templates/{made['id']}/extract", json={})

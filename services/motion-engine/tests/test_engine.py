@@ -242,6 +242,22 @@ async def test_a_requested_transfer_is_claimed_checkpointed_and_finished(world, 
     assert len(view.story) == 4
 
 
+async def test_the_secret_of_a_source_is_asked_for_beside_those_of_the_stores(world, mover, asks):
+    store, plain = asks.s3(), asks.download(asks.s3())
+    ask = asks.download(store)
+    template_id = asks.ids.new()
+    source = msgspec.structs.replace(ask.work.source, secret_id=template_id)
+    work = msgspec.structs.replace(ask.work, source=source)
+    await world.request(msgspec.structs.replace(ask, work=work))
+    (grant,) = await world.claim(mover)
+    assert set(world.sealed[-1].store_ids) == {store.store_id, template_id}
+    assert set(grant.credentials) == {store.store_id, template_id}
+    assert grant.ask.work.source.secret_id == template_id
+    await world.request(plain)
+    (grant,) = await world.claim(mover)
+    assert set(grant.credentials) == {plain.work.target.store.store_id}
+
+
 async def test_a_waiting_claim_is_woken_by_new_work(world, asks):
     """Re-check and sweep are beyond the wait; that it is at once is shown in virtual time."""
     async with world.engine(msgspec.structs.replace(QUICK, recheck_s=60, announce_s=600)):

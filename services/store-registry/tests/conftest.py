@@ -301,6 +301,10 @@ class Desk:
         }
         return r.RegisterTemplate(**{**fields, **changes})
 
+    def sealed(self, text: str) -> v.Sealed:
+        key = self.registry.keys.public_key
+        return v.Sealed(recipient=key, box=seal(key, text.encode()))
+
     async def template(self, **changes: Any) -> str:
         command = self.register(**changes)
         await self.done(command)

@@ -89,6 +89,30 @@ TABLE = {
         lambda d, h: d.register(url="https://u:hush@example.org/a"),
         (Code.INVALID, "url", "without them"),
     ),
+    "an URL with a query in the clear": (
+        lambda d, h: d.register(url="https://example.org/a?sig=hush"),
+        (Code.INVALID, "url", "sealed"),
+    ),
+    "an URL with a fragment": (
+        lambda d, h: d.register(url="https://example.org/a#hush", query=d.sealed("b=1")),
+        (Code.INVALID, "url", "sealed"),
+    ),
+    "a query sealed to somebody else": (
+        lambda d, h: d.register(query=v.Sealed(recipient="x", box=b"nonsense")),
+        (Code.INVALID, "query", "sealing key"),
+    ),
+    "an empty query": (
+        lambda d, h: d.register(query=d.sealed("")),
+        (Code.INVALID, "query", "leave it out"),
+    ),
+    "a query with unfit characters": (
+        lambda d, h: d.register(query=d.sealed("a=b c")),
+        (Code.INVALID, "url", "percent-encode"),
+    ),
+    "a query that makes the URL too long": (
+        lambda d, h: d.register(query=d.sealed("a" * 2048)),
+        (Code.INVALID, "url", "shorter"),
+    ),
     "a checksum of the wrong length": (
         lambda d, h: d.register(checksum=sums(v.ChecksumAlgorithm.SHA256, 40)),
         (Code.INVALID, "checksum", "algorithm"),

@@ -40,7 +40,9 @@ async def test_credentials_are_forgotten_with_a_failed_store(desk, canary):
 async def test_logs_say_which_job_and_no_secret(memory, canary):
     with structlog.testing.capture_logs() as lines:
         await memory.furnish()
-        command = memory.register(url=f"https://x.example.org/a?sig={canary}")
+        command = memory.register(query=memory.sealed(f"sig={canary}"))
+        clear = memory.register(url=f"https://x.example.org/a?sig={canary}")
+        assert canary not in str(await memory.refused(clear))
         await memory.ask(command)
         (ask,) = await memory.asks(command.job_id)
         await memory.fail(ask)

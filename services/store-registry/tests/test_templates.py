@@ -3,11 +3,14 @@
 import msgspec
 import pytest
 
+from entrepot_chassis.seal import KeyPair
 from entrepot_contracts import motion as m
 from entrepot_contracts import registry as r
 from entrepot_contracts import values as v
 from entrepot_contracts.errors import Code
 from store_registry import rows
+from store_registry.keys import Unopenable
+from store_registry.source_query import query_of
 
 SUM = v.Checksum(algorithm=v.ChecksumAlgorithm.SHA256, value="c" * 64)
 
@@ -147,17 +150,57 @@ async def test_quotas_of_the_settings_go_with_the_source(desk, house):
     assert ask.work.source.size_bytes_max == 1 << 20
 
 
-async def test_a_query_in_the_url_is_kept_only_as_long_as_it_is_needed(desk, house, canary):
-    command = desk.register(url=f"https://x.example.org/a.qcow2?sig={canary}")
+async def query_given(desk, secret_id):
+    """What a mover would read, or None if nothing is given for that id."""
+    pair = KeyPair.new()
+    answer = await desk.ask(r.SealCredentials(store_ids=(secret_id,), recipient=pair.public_key))
+    sealed = answer.items.get(secret_id)
+    return None if sealed is None else msgspec.json.decode(pair.open(sealed.box))
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_a_query_is_given_to_movers_only_and_forgotten_with_the_job(
+    desk, house, canary, well
+):
+    query = f"sig={canary}%2B&x=1"
+    command = desk.register(query=desk.sealed(query))
     await desk.ask(command)
     (ask,) = await desk.asks(command.job_id)
-    assert ask.work.source.url == command.url
-    assert (await get(desk, command.template_id)).url == "https://x.example.org/a.qcow2"
-    await desk.succeed(ask)
+    assert (ask.work.source.url, ask.work.source.secret_id) == (command.url, command.template_id)
+    assert await query_given(desk, command.template_id) == {"query": query}
     async with desk.registry.database.transaction() as tx:
-        job = await tx.get(rows.Job, command.job_id)
-        template = await tx.get(rows.Template, command.template_id)
-    assert canary.encode() not in msgspec.json.encode([job, template])
+        assert (await tx.get(rows.Template, command.template_id)).source_query
+    dump = await desk.dump()
+    assert command.template_id.encode() in dump
+    assert canary.encode() not in dump, "rows and events"
+    await (desk.succeed(ask) if well else desk.fail(ask))
+    await desk.settle(command.job_id)
+    async with desk.registry.database.transaction() as tx:
+        assert (await tx.get(rows.Template, command.template_id)).source_query is None
+    assert await query_given(desk, command.template_id) is None
+
+
+async def test_a_query_sealed_anew_is_the_same_intent_and_another_query_is_not(desk, house):
+    command = desk.register(query=desk.sealed("sig=1"))
+    first = await desk.ask(command)
+    again = msgspec.structs.replace(command, query=desk.sealed("sig=1"))
+    assert again.query.box != command.query.box
+    assert await desk.ask(again) == first
+    for query in (desk.sealed("sig=2"), None):
+        other = msgspec.structs.replace(command, query=query)
+        assert (await desk.refused(other)).code is Code.CONFLICT
+    assert await query_given(desk, command.template_id) == {"query": "sig=1"}
+
+
+async def test_a_sealed_query_does_not_open_for_another_template(desk, house):
+    one, two = (desk.register(query=desk.sealed(f"sig={n}")) for n in (1, 2))
+    await desk.ask(one)
+    await desk.ask(two)
+    async with desk.registry.database.transaction() as tx:
+        template = await tx.get(rows.Template, one.template_id, lock=True)
+        template.source_query = (await tx.get(rows.Template, two.template_id)).source_query
+        with pytest.raises(Unopenable):
+            query_of(desk.registry.keys, template)
 
 
 async def test_a_list_holds_the_own_and_the_public_ones_in_pages(desk, house):

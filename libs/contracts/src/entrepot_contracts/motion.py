@@ -27,13 +27,18 @@ from entrepot_contracts.values import (
 
 
 class UrlEnd(Struct, frozen=True, kw_only=True, tag="url"):
-    """An http(s) URL a user gave; fetched by the guarded fetcher only. Never logged unscrubbed."""
+    """An http(s) URL a user gave; fetched by the guarded fetcher only. Never logged unscrubbed.
+
+    A query may be a signature, so it is never in `url`: with `secret_id`, the grant's credentials
+    hold {"query": ...} under that id.
+    """
 
     url: str
     format: ImageFormat
     checksum: Checksum | None = None
     size_bytes_max: Bytes  # quota on stored bytes
     virtual_size_bytes_max: Bytes  # quota on virtual size
+    secret_id: Id | None = None
 
 
 class ObjectEnd(Struct, frozen=True, kw_only=True, tag="object"):

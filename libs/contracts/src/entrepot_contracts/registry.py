@@ -159,14 +159,19 @@ class SealingKey(Struct, frozen=True, kw_only=True, tag="registry.sealing_key.v1
 
 
 class SealCredentials(Struct, frozen=True, kw_only=True, tag="registry.credentials.seal.v1"):
-    """Asked by motion-engine while it answers a claim: secrets of stores, for one mover's key."""
+    """Asked by motion-engine while it answers a claim: secrets for one mover's key.
+
+    `store_ids` are ids of stores, and of templates whose source has a query (UrlEnd.secret_id).
+    """
 
     store_ids: tuple[Id, ...]
     recipient: str
 
 
 class SealedCredentials(Struct, frozen=True, kw_only=True, tag="registry.credentials.v1"):
-    """Per store id, a JSON object of the secret config fields, sealed to the recipient."""
+    """Per id, a JSON object sealed to the recipient: the secret config fields of a store, or
+    {"query": ...} of a template's source.
+    """
 
     items: dict[Id, Sealed]
 
@@ -203,7 +208,11 @@ class TemplateView(Struct, frozen=True, kw_only=True, tag="registry.template.v1"
 
 
 class RegisterTemplate(Struct, frozen=True, kw_only=True, tag="registry.template.register.v1"):
-    """Scope region: one copy on a region-wide store. Scope zone: one copy per listed zone."""
+    """Scope region: one copy on a region-wide store. Scope zone: one copy per listed zone.
+
+    Signed URLs never ride NATS: `url` has no query; its text, if there is one, comes in `query`,
+    sealed to the registry's key.
+    """
 
     actor: Actor
     template_id: Id
@@ -215,6 +224,7 @@ class RegisterTemplate(Struct, frozen=True, kw_only=True, tag="registry.template
     zone_ids: tuple[Id, ...] = ()
     checksum: Checksum | None = None
     public: bool = False
+    query: Sealed | None = None
 
 
 class GetTemplate(Struct, frozen=True, kw_only=True, tag="registry.template.get.v1"):

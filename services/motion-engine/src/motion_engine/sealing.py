@@ -1,4 +1,4 @@
-"""Asks the registry for the secrets of stores, sealed to one mover; rests while it is silent."""
+"""Asks the registry for a transfer's secrets, sealed to one mover; rests while it is silent."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,10 @@ from entrepot_chassis import logs
 from entrepot_chassis.ports import Bus, Clock, Unanswered
 from entrepot_contracts.calls import ask
 from entrepot_contracts.errors import Problem, Refused
+from entrepot_contracts.motion import CopyWork, TransferAsk, UrlEnd
 from entrepot_contracts.registry import SealCredentials, SealedCredentials
 from entrepot_contracts.values import Sealed
+from motion_engine.planner import stores_of
 
 _log = logs.get("sealing")
 _REST_START_S = 0.5
@@ -21,10 +23,19 @@ class RegistrySilent(Exception):
 
 
 class Verdict(Struct, frozen=True):
-    """Credentials of a transfer's stores, or why it will never get them."""
+    """Credentials of a transfer's stores and source, or why it will never get them."""
 
     credentials: dict[str, Sealed]
     problem: Problem | None = None
+
+
+def secret_ids(ask: TransferAsk) -> tuple[str, ...]:
+    """Of its stores, and of the query of the URL it fetches."""
+    ids = [store.store_id for store in stores_of(ask.work)]
+    source = ask.work.source if isinstance(ask.work, CopyWork) else None
+    if isinstance(source, UrlEnd) and source.secret_id is not None:
+        ids.append(source.secret_id)
+    return tuple(dict.fromkeys(ids))
 
 
 class Sealing:
@@ -43,7 +54,7 @@ class Sealing:
     async def seal(
         self, wanted: dict[str, tuple[str, ...]], *, recipient: str
     ) -> dict[str, Verdict]:
-        """Per transfer id, for its store ids. Raises RegistrySilent."""
+        """Per transfer id, for the ids of its secrets. Raises RegistrySilent."""
         stores = {store for ids in wanted.values() for store in ids}
         try:
             items = await self._ask(stores, recipient)

@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import urllib.parse
 
 import msgspec
 import pytest
+import structlog
+from aiohttp import web
 from mover_rig import IDS, LEAF, MIB, ImageServer, noise, qcow2_image, sha256, url_end
 
 from entrepot_contracts import motion
@@ -52,12 +55,46 @@ async def test_a_url_becomes_a_verified_object_with_its_manifest(rig):
     )
 
 
+@pytest.mark.parametrize("signed", [True, False])
+async def test_a_query_from_the_credentials_is_used_and_told_to_nobody(rig, signed):
+    data, signature, secret_id = noise(MIB), "canary-3e81+/=", IDS.new()
+    query = "a=1&sig=" + urllib.parse.quote(signature if signed else signature + "x", safe="")
+
+    async def guarded(request):
+        if request.query.get("sig") != signature or request.query.get("a") != "1":
+            raise web.HTTPForbidden
+        return web.Response(body=data)
+
+    rig.ledger.credentials[secret_id] = {"query": query}
+    with structlog.testing.capture_logs() as lines:
+        async with ImageServer().serving() as server:
+            server.handlers["disk.raw"] = guarded
+            source = msgspec.structs.replace(url_end(server.url("disk.raw")), secret_id=secret_id)
+            result = await rig.run(motion.CopyWork(source=source, target=to_image(rig)))
+    if signed:
+        assert (rig.image_path / "objects" / result.stored.key).read_bytes() == data
+    else:
+        assert (result.code, result.facts) == (Code.SOURCE_STATUS, {"status": "403"})
+    assert lines
+    assert "canary" not in str(lines)
+    assert b"canary" not in msgspec.json.encode(rig.ledger.said)
+    kept = [path.read_bytes() for path in rig.image_path.rglob("*") if path.is_file()]
+    assert not any(b"canary" in one for one in kept)
+
+
+async def test_without_its_query_a_signed_source_is_not_asked_at_all(rig):
+    async with ImageServer().serving() as server:
+        source = msgspec.structs.replace(url_end(server.url("disk.raw")), secret_id=IDS.new())
+        work = motion.CopyWork(source=source, target=to_image(rig))
+        problem = await rig.run(work, attempts_max=1)
+    assert (problem.code, problem.field) == (Code.UNAVAILABLE, "url")
+    assert server.requests == []
+
+
 async def test_a_server_that_does_not_tell_the_length_is_read_to_its_end(rig):
     data = noise(20 * MIB)
 
     async def chunked(request):
-        from aiohttp import web
-
         response = web.StreamResponse()
         await response.prepare(request)
         for at in range(0, len(data), MIB):

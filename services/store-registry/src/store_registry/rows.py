@@ -112,6 +112,7 @@ class Template(Row, kw_only=True):
     checksum: Checksum | None = None
     error: Problem | None = None
     job_id: str | None = None
+    source_query: bytes | None = None  # AES-256-GCM sealed, as long as the registering job runs
 
 
 class Volume(Row, kw_only=True):

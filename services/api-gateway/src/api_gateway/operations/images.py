@@ -1,17 +1,50 @@
 """Operations on templates, volumes and snapshots."""
 
+from typing import Any
+
+import msgspec
 from msgspec import Struct
 
-from api_gateway.operations.operation import Call, Operation, forwarded
+from api_gateway.operations.operation import Call, Operation, forwarded, request_struct
+from api_gateway.operations.sealing import seal_to_registry
 from entrepot_contracts import registry
+from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.ids import Id
-from entrepot_contracts.registry import Accepted, ExpiresS, ExtractTemplate
+from entrepot_contracts.registry import Accepted, ExpiresS, ExtractTemplate, RegisterTemplate
+
+_REGISTER = ("name", "url", "format", "scope", "zone_ids", "checksum", "public")
 
 
 class ExtractTemplateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     template_id: Id
     zone_id: Id | None = None
     expires_s: ExpiresS = 3600
+
+
+async def _register(call: Call, want: Any) -> Accepted:
+    """The query may be a signature, so it travels sealed; a fragment is for nobody but browsers."""
+    url, _, query = want.url.partition("#")[0].partition("?")
+    if not url:
+        raise Refused(
+            Code.INVALID,
+            "the URL is a query or fragment only",
+            field="url",
+            hint="use the form https://host[:port]/path",
+        )
+    said = {field: getattr(want, field) for field in _REGISTER}
+    command = RegisterTemplate(
+        actor=call.actor,
+        template_id=call.ids.new(),
+        job_id=call.ids.new(),
+        query=await seal_to_registry(call, query.encode()) if query else None,
+        **said | {"url": url},
+    )
+    try:
+        return await call.ask(command, Accepted)
+    except Refused as refused:
+        if refused.problem.field != "query":
+            raise
+        raise Refused.of(msgspec.structs.replace(refused.problem, field="url")) from refused
 
 
 async def _extract(call: Call, want: ExtractTemplateRequest) -> Accepted:
@@ -27,12 +60,13 @@ async def _extract(call: Call, want: ExtractTemplateRequest) -> Accepted:
 
 
 _TEMPLATES: tuple[Operation, ...] = (
-    forwarded(
-        "template.register",
-        "Register a template from an http(s) URL: one copy for the region, or one per zone.",
-        registry.RegisterTemplate,
-        says=("name", "url", "format", "scope", "zone_ids", "checksum", "public"),
-        minted=("template_id", "job_id"),
+    Operation(
+        name="template.register",
+        summary="Register a template from an http(s) URL: one copy for the region, "
+        "or one per zone.",
+        request=request_struct("template.register", RegisterTemplate, _REGISTER),
+        reply=Accepted,
+        run=_register,
     ),
     forwarded(
         "template.list",

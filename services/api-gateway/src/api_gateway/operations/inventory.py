@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from api_gateway.operations.operation import Call, Operation, forwarded
+from api_gateway.operations.sealing import seal_to_registry
 from entrepot_contracts import registry
 from entrepot_contracts.errors import Problem, Refused
 from entrepot_contracts.ids import Id
-from entrepot_contracts.registry import Accepted, AddStore, GetSealingKey, SealingKey
-from entrepot_contracts.values import Name, Role, Sealed, StoreRole
+from entrepot_contracts.registry import Accepted, AddStore
+from entrepot_contracts.values import Name, Role, StoreRole
 
 Config = Annotated[
     dict[str, Any],
@@ -40,12 +41,7 @@ def as_said(problem: Problem) -> Problem:
 
 def _adding(role: StoreRole) -> Operation:
     async def run(call: Call, want: AddStoreRequest) -> Accepted:
-        # Asked every time: stores are added rarely, and a remembered key outlives its registry.
-        key = await call.ask(GetSealingKey(), SealingKey)
-        details = Sealed(
-            recipient=key.public_key,
-            box=call.desk.seal(key.public_key, msgspec.json.encode(want.config)),
-        )
+        details = await seal_to_registry(call, msgspec.json.encode(want.config))
         command = AddStore(
             actor=call.actor,
             store_id=call.ids.new(),

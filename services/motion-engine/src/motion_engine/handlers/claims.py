@@ -12,7 +12,7 @@ from motion_engine.ledger import Holder
 from motion_engine.part_pages import MESSAGE_BYTES_MAX, first_page
 from motion_engine.reach import reach_of
 from motion_engine.rows import Mover, Share, Transfer
-from motion_engine.sealing import RegistrySilent, Verdict
+from motion_engine.sealing import RegistrySilent, Verdict, secret_ids
 from motion_engine.stimuli import Faltered, Released
 
 _log = logs.get("claim")
@@ -51,7 +51,7 @@ async def _grants(engine: Engine, message: ClaimWork) -> tuple[Grant, ...]:
         return ()
     try:
         verdicts = await engine.sealing.seal(
-            {one.transfer_id: one.store_ids for one in claimed}, recipient=mover.public_key
+            {one.transfer_id: secret_ids(one.ask) for one in claimed}, recipient=mover.public_key
         )
     except RegistrySilent:
         await _hand_back(engine, claimed)

@@ -92,6 +92,7 @@ class Copier:
         source = self._work.source
         if isinstance(source, UrlEnd):
             self._check_format(source.format)
+            source = self._stores.whole(source, self._grant.credentials)
             once = OneRead(
                 source, upload, fetch=self._fetch, tools=self._tools, progress=self._progress
             )

@@ -1,4 +1,4 @@
-"""Opening the stores a piece of work names: plugin, public config, secrets sealed to this mover."""
+"""Opening the ends a piece of work names: plugin, public config, secrets sealed to this mover."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from entrepot_contracts.errors import Code, Refused
-from entrepot_contracts.motion import ProviderFact
+from entrepot_contracts.motion import ProviderFact, UrlEnd
 from entrepot_contracts.values import Sealed, StoreSpec
 from entrepot_plugin.plugin import StorePlugin
 from entrepot_plugin.ports import ObjectStore, VolumeStore
@@ -75,6 +75,20 @@ class Stores:
         async with opened as store:
             yield self._wrap_volumes(store)
 
+    def whole(self, end: UrlEnd, credentials: Credentials) -> UrlEnd:
+        """With the query its grant gives: for the fetcher's eyes only."""
+        if end.secret_id is None:
+            return end
+        query = self._secrets(end.secret_id, credentials).get("query")
+        if not query:
+            raise Refused(
+                Code.UNAVAILABLE,
+                "the query of the source URL was not given with the work",
+                field="url",
+                hint="register the template again if this does not pass by itself",
+            )
+        return msgspec.structs.replace(end, url=f"{end.url}?{query}", secret_id=None)
+
     def facts(self) -> tuple[ProviderFact, ...]:
         """What the mover announces of its plugins."""
         return tuple(
@@ -90,11 +104,13 @@ class Stores:
         )
 
     def _config(self, plugin: StorePlugin, spec: StoreSpec, credentials: Credentials) -> Any:
-        secrets: dict[str, Any] = {}
-        sealed = credentials.get(spec.store_id)
-        if sealed is not None:
-            secrets = msgspec.json.decode(self._keys.open(sealed.box), type=dict[str, Any])
-        return plugin.parse(spec.config, secrets)
+        return plugin.parse(spec.config, self._secrets(spec.store_id, credentials))
+
+    def _secrets(self, secret_id: str, credentials: Credentials) -> dict[str, Any]:
+        sealed = credentials.get(secret_id)
+        if sealed is None:
+            return {}
+        return msgspec.json.decode(self._keys.open(sealed.box), type=dict[str, Any])
 
 
 def _not_for(spec: StoreSpec, what: str) -> Refused:

@@ -1,7 +1,7 @@
 """Accepting a command that becomes a job: once per id, all or nothing."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from store_registry.registry import Registry
 from store_registry.rows import Job, Latch
 
 TRIES_MAX = 3
-_NOT_COMPARED = frozenset({"actor", "job_id", "details", "seal_to"})
+_NOT_COMPARED = frozenset({"actor", "job_id", "details", "query", "seal_to"})
 
 
 class Command(Protocol):
@@ -70,20 +70,23 @@ async def accept(
     resource: str,
     creates: bool = False,
     latch: str | None = None,
+    opened: Mapping[str, str] = {},
 ) -> Accepted:
     """Let `decide` write rows and job in one transaction, unless this was accepted before.
 
     `resource` is the field that names the resource; with `creates` its id is the command's own
     choice, so the same command under another job id is the same intent still. A latch makes rules
-    that span rows hold while others decide too.
+    that span rows hold while others decide too. `opened` are fields that came sealed, as they
+    read: a repeat seals them anew.
     """
+    digest = _digest(command, opened)
     for _ in range(TRIES_MAX):
         try:
             async with registry.database.transaction() as tx:
                 if latch is not None:
                     await tx.add(Latch(name=latch))
                     await tx.get(Latch, latch, lock=True)
-                opening = await _opening(registry, tx, command, kind, resource)
+                opening = await _opening(registry, tx, command, kind, resource, digest=digest)
                 before = await _accepted_before(tx, opening, resource, creates=creates)
                 return before or await decide(tx, opening)
         except (Taken, TransactionConflict):
@@ -91,7 +94,7 @@ async def accept(
         except Refused:
             # A second delivery that waited for the first one's locks meets what the first one did.
             async with registry.database.transaction() as tx:
-                opening = await _opening(registry, tx, command, kind, resource)
+                opening = await _opening(registry, tx, command, kind, resource, digest=digest)
                 before = await _accepted_before(tx, opening, resource, creates=creates)
             if before is None:
                 raise
@@ -104,14 +107,20 @@ async def accept(
 
 
 async def _opening(
-    registry: Registry, tx: Transaction, command: Command, kind: Kind, resource: str
+    registry: Registry,
+    tx: Transaction,
+    command: Command,
+    kind: Kind,
+    resource: str,
+    *,
+    digest: str,
 ) -> Opening:
     return Opening(
         kind=kind,
         job_id=command.job_id,
         account_id=command.actor.account_id,
         resource_id=getattr(command, resource),
-        request_digest=_digest(command),
+        request_digest=digest,
         now=await tx.now(),
         ids=registry.ids,
     )
@@ -147,13 +156,14 @@ def _id_taken(field: str) -> Refused:
     )
 
 
-def _digest(command: Any) -> str:
-    """What is asked for. Details are left out: they are sealed anew each time, and compared
-    with the store itself.
+def _digest(command: Any, opened: Mapping[str, str]) -> str:
+    """What is asked for. Sealed fields differ each time: those that were opened take part as
+    they read; a store's details are compared with the store itself.
     """
     asked = {
         name: getattr(command, name)
         for name in command.__struct_fields__
         if name not in _NOT_COMPARED
     }
+    asked |= opened
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()

@@ -1,7 +1,8 @@
-"""The key that details are sealed to, and secrets of stores sealed again to one mover's key."""
+"""The key that secrets are sealed to, and those of stores and sources sealed to one mover."""
 
 import msgspec
 
+from entrepot_chassis.ports import Transaction
 from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.registry import (
     GetSealingKey,
@@ -13,6 +14,8 @@ from entrepot_contracts.values import Sealed
 from store_registry.inventory import find_store, secrets_of
 from store_registry.keys import Unopenable
 from store_registry.registry import Registry
+from store_registry.rows import Template
+from store_registry.source_query import query_of
 
 STORES_MAX = 256  # in one request
 
@@ -33,11 +36,20 @@ async def seal_credentials(registry: Registry, command: SealCredentials) -> Seal
     items: dict[str, Sealed] = {}
     async with registry.database.transaction() as tx:
         for store_id in dict.fromkeys(command.store_ids):
-            store = await find_store(tx, store_id)
-            if store is not None:
-                secrets = await secrets_of(tx, registry.keys, store)
+            secrets = await _secrets(registry, tx, store_id)
+            if secrets is not None:
                 items[store_id] = _sealed(registry, command.recipient, secrets)
     return SealedCredentials(items=items)
+
+
+async def _secrets(registry: Registry, tx: Transaction, secret_id: str) -> dict[str, object] | None:
+    """Of a store, or of a template that is still being fetched."""
+    store = await find_store(tx, secret_id)
+    if store is not None:
+        return await secrets_of(tx, registry.keys, store)
+    template = await tx.get(Template, secret_id)
+    query = None if template is None else query_of(registry.keys, template)
+    return None if query is None else {"query": query}
 
 
 def _sealed(registry: Registry, recipient: str, secrets: dict[str, object]) -> Sealed:

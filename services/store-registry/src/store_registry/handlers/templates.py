@@ -31,10 +31,11 @@ from store_registry.jobs.runner import Taken, begin
 from store_registry.jobs.sagas import Kind, Place
 from store_registry.registry import Registry
 from store_registry.rows import Store, StoreRef, Template, TemplateStoreRef
-from store_registry.rules.naming import check_url, file_name, scrub_url, template_prefix
+from store_registry.rules.naming import check_bare, check_url, file_name, scrub_url, template_prefix
 from store_registry.rules.ownership import changeable, is_admin, seen
 from store_registry.rules.placement import for_region, for_zone, readable_copy
 from store_registry.rules.requests import check_checksum, check_zones
+from store_registry.source_query import open_query, sealed_query
 from store_registry.views import template_view
 
 _LISTED = [state for state in ResourceState if state is not ResourceState.DELETED]
@@ -43,10 +44,12 @@ _LISTED = [state for state in ResourceState if state is not ResourceState.DELETE
 async def register_template(registry: Registry, command: RegisterTemplate) -> Accepted:
     check_zones(command)
     check_checksum(command.checksum)
+    query = open_query(registry.keys, command)
 
     async def decide(tx: Transaction, opening: Opening) -> Accepted:
         limits = await load_limits(tx)
-        check_url(command.url, limits.url_schemes)
+        check_bare(command.url)
+        check_url(command.url if query is None else f"{command.url}?{query}", limits.url_schemes)
         stores = await _targets(tx, command)
         source = UrlEnd(
             url=command.url,
@@ -54,11 +57,13 @@ async def register_template(registry: Registry, command: RegisterTemplate) -> Ac
             checksum=command.checksum,
             size_bytes_max=limits.template_size_bytes_max,
             virtual_size_bytes_max=limits.template_virtual_size_bytes_max,
+            secret_id=None if query is None else command.template_id,
         )
         prefix = template_prefix(opening.account_id, command.template_id)
         places = [Place(store=spec_of(store), prefix=prefix) for store in stores]
         saga = sagas.register_template(opening.asker, source, places)
-        template = _new_template(command, opening)
+        kept = sealed_query(registry.keys, command.template_id, query)
+        template = _new_template(command, opening, kept)
         if not await tx.add(template):
             raise Taken
         await add_refs(
@@ -73,7 +78,13 @@ async def register_template(registry: Registry, command: RegisterTemplate) -> Ac
         )
 
     return await accept(
-        registry, command, Kind.TEMPLATE_REGISTER, decide, resource="template_id", creates=True
+        registry,
+        command,
+        Kind.TEMPLATE_REGISTER,
+        decide,
+        resource="template_id",
+        creates=True,
+        opened={} if query is None else {"query": query},
     )
 
 
@@ -196,7 +207,7 @@ async def _targets(tx: Transaction, command: RegisterTemplate) -> list[Store]:
     return await still_writable(tx, chosen)
 
 
-def _new_template(command: RegisterTemplate, opening: Opening) -> Template:
+def _new_template(command: RegisterTemplate, opening: Opening, kept: bytes | None) -> Template:
     return Template(
         template_id=command.template_id,
         account_id=opening.account_id,
@@ -209,6 +220,7 @@ def _new_template(command: RegisterTemplate, opening: Opening) -> Template:
         created_at=opening.now,
         checksum=command.checksum,
         job_id=opening.job_id,
+        source_query=kept,
     )
 
 

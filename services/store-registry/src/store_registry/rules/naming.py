@@ -10,6 +10,7 @@ from entrepot_contracts.errors import Code, Refused
 _UNFIT = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\\<>\"`{}|^]")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]")
 _PORT_MAX = 65535
+_URL_CHARS_MAX = 2048  # with its query; the fetcher takes no more
 
 
 def template_prefix(account_id: str, template_id: str) -> str:
@@ -26,8 +27,20 @@ def file_name(name: str, extension: str) -> str:
     return f"{safe[:100]}.{extension}"
 
 
+def check_bare(url: str) -> None:
+    """Raises Refused if the URL has what may be a secret: such a thing never rides NATS."""
+    if "?" in url or "#" in url:
+        raise _bad(
+            "it has a query or a fragment, which came in the clear",
+            "send the URL without them, and its query in the field query, sealed to this "
+            "registry's key",
+        )
+
+
 def check_url(url: str, schemes: frozenset[str]) -> None:
     """Syntax only. Raises Refused naming the field `url`."""
+    if len(url) > _URL_CHARS_MAX:
+        raise _bad(f"it has more than {_URL_CHARS_MAX} characters", "offer it under a shorter one")
     if _UNFIT.search(url) or not url.isascii():
         raise _bad("it has spaces, control or other unfit characters", "percent-encode them")
     try:

@@ -74,6 +74,7 @@ async def announce_template(tx: Transaction, template: Template) -> None:
 
 async def _put(tx: Transaction, template: Template, state: ResourceState) -> None:
     template.state = state
+    template.source_query = None  # its job was the last to need it
     await tx.put(template)
     await announce_template(tx, template)
 
