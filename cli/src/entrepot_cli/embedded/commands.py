@@ -100,6 +100,13 @@ def _introduce(folder: DataFolder, api: str, admin_key_file: Path) -> None:
         f"entrepot zone list",
         flush=True,
     )
+    show_key(admin_key_file)
+
+
+def show_key(path: Path) -> None:
+    """The key itself, to the operator's own terminal only: pipes and logs get the file's name."""
+    if sys.stdout.isatty():
+        print(f"  its key    {path.read_text().strip()}", flush=True)
 
 
 def _log_to(folder: DataFolder) -> None:
@@ -132,6 +139,7 @@ def _up_detached(folder: DataFolder, plan: Plan) -> None:
         found = folder.endpoints()
         if found is not None and found.supervisor == process.pid:
             print(output.read_text(), end="")
+            show_key(Path(found.admin_key_file))
             return
         try:
             process.wait(timeout=POLL_S)
