@@ -102,6 +102,14 @@ async def test_a_wrong_query_is_named_as_the_caller_wrote_it(gateway):
     assert (answer.status_code, answer.json()["field"]) == (400, "url")
 
 
+async def test_an_url_with_a_password_is_refused_before_anybody_is_asked(gateway):
+    url = "http://me:canary-pw@x/u24.qcow2"
+    answer = await gateway.alice.post("/v1/templates", json={**TEMPLATE, "url": url})
+    assert (answer.status_code, answer.json()["field"]) == (400, "url")
+    assert "canary" not in answer.text
+    assert gateway.owners.asked_of(registry.RegisterTemplate) == []
+
+
 async def test_a_link_is_shown_to_the_owner_of_its_job_only(gateway):
     made = (await gateway.alice.post("/v1/templates", json=TEMPLATE)).json()
     extract = await gateway.alice.post(f"/v1/templates/{made['id']}/extract", json={})

@@ -31,6 +31,13 @@ async def _register(call: Call, want: Any) -> Accepted:
             field="url",
             hint="use the form https://host[:port]/path",
         )
+    if "@" in url.partition("//")[2].partition("/")[0]:  # refused here: it must not ride the bus
+        raise Refused(
+            Code.INVALID,
+            "the URL carries a user name or password",
+            field="url",
+            hint="leave out user:password@; a signed query is kept secret",
+        )
     said = {field: getattr(want, field) for field in _REGISTER}
     command = RegisterTemplate(
         actor=call.actor,
