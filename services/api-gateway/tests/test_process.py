@@ -115,9 +115,13 @@ def _send_secrets(port, headers):
     # Nobody answers behind it: the failure paths are those that like to talk.
     answer = httpx.post(f"{url}/image-stores", json=store, headers=headers | key)
     assert answer.status_code == 503
-    secret_url = f"http://u:{SECRETS['userinfo']}@x/i?sig={SECRETS['query']}"
-    template = {"name": SECRETS["name"], "url": secret_url, "format": "raw"}
+    signed = f"http://x/i?sig={SECRETS['query']}"
+    template = {"name": SECRETS["name"], "url": signed, "format": "raw"}
     assert httpx.post(f"{url}/templates", json=template, headers=headers).status_code == 503
+    with_password = template | {"url": f"http://u:{SECRETS['userinfo']}@x/i"}
+    answer = httpx.post(f"{url}/templates", json=with_password, headers=headers)
+    assert answer.status_code == 400
+    assert SECRETS["userinfo"] not in answer.text
     wrong = template | {"format": SECRETS["config"]}
     assert httpx.post(f"{url}/templates", json=wrong, headers=headers).status_code == 400
     path = f"{url}/templates/{SECRETS['name']}?sig={SECRETS['query']}"
