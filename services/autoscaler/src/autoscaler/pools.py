@@ -2,9 +2,9 @@
 
 from autoscaler.context import Scaler
 from autoscaler.rows import PoolRow
+from entrepot_contracts.authority import only_admin
 from entrepot_contracts.errors import Code, Refused
 from entrepot_contracts.fleet import ListPools, Mode, PoolList, PoolView, PutPool
-from entrepot_contracts.values import Actor, Role
 
 
 async def put_pool(scaler: Scaler, command: PutPool) -> PoolView:
@@ -13,7 +13,7 @@ async def put_pool(scaler: Scaler, command: PutPool) -> PoolView:
     Raises Refused invalid for a strategy that is not installed, for bounds that contradict each
     other and for mode active, which needs a provisioner.
     """
-    _only_admin(command.actor)
+    only_admin(command.actor)
     _check(scaler, command)
     async with scaler.database.transaction() as tx:
         pool = await tx.get(PoolRow, command.pool_id, lock=True)
@@ -48,7 +48,7 @@ async def put_pool(scaler: Scaler, command: PutPool) -> PoolView:
 
 
 async def list_pools(scaler: Scaler, command: ListPools) -> PoolList:
-    _only_admin(command.actor)
+    only_admin(command.actor)
     async with scaler.database.transaction() as tx:
         return PoolList(items=tuple(view(pool) for pool in await tx.find(PoolRow)))
 
@@ -89,11 +89,4 @@ def _check(scaler: Scaler, command: PutPool) -> None:
             "mode active needs a provisioner, and none is installed",
             field="mode",
             hint="use shadow: decisions are made and recorded, no VM is started",
-        )
-
-
-def _only_admin(actor: Actor) -> None:
-    if actor.role is not Role.ADMIN:
-        raise Refused(
-            Code.FORBIDDEN, "only an administrator may do this", hint="use an admin's key"
         )

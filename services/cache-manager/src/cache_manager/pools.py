@@ -4,6 +4,7 @@ from cache_manager.context import Cache
 from cache_manager.entries import ENDED
 from cache_manager.rows import EntryRow, LeaseRow, PoolRow
 from entrepot_chassis.ports import Transaction
+from entrepot_contracts.authority import only_admin
 from entrepot_contracts.cache import (
     AddPool,
     ListPools,
@@ -13,7 +14,7 @@ from entrepot_contracts.cache import (
     RemovePool,
 )
 from entrepot_contracts.errors import Code, Refused
-from entrepot_contracts.values import Actor, Role, Scope
+from entrepot_contracts.values import Scope
 from entrepot_plugin.ports import PoolLoad
 
 ENTRIES_MAX = 100_000
@@ -132,10 +133,3 @@ async def _view(tx: Transaction, pool: PoolRow) -> PoolView:
 
 async def _entries(tx: Transaction, pool_id: str) -> list[EntryRow]:
     return await tx.find(EntryRow, where={"pool_id": pool_id}, limit=ENTRIES_MAX)
-
-
-def only_admin(actor: Actor) -> None:
-    if actor.role is not Role.ADMIN:
-        raise Refused(
-            Code.FORBIDDEN, "only an administrator may do this", hint="use an admin's key"
-        )
